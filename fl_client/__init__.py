@@ -1,0 +1,1 @@
+"""The phone: raw events stay here; one room, egress, lets bytes out."""

@@ -1,0 +1,1 @@
+"""The coordinator, the lender's intake and the reviewer's bench."""

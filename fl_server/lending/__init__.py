@@ -1,0 +1,1 @@
+"""The lender: a process of its own, with its own keys and book."""

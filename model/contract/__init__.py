@@ -1,0 +1,1 @@
+"""The messages: one byte form, signatures, sealing, proofs, and what each message may hold."""

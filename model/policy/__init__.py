@@ -1,0 +1,1 @@
+"""Dated, cited jurisdiction packs and the one function that applies them."""

@@ -1,0 +1,1 @@
+"""Clipping, protective noise, frozen mechanism descriptions and their accounting."""

@@ -1,0 +1,1 @@
+"""The risk model: schema, encoding, network, calibration, score, export."""

@@ -1,0 +1,1 @@
+"""Engines that train many phones: the same numbers at different speeds."""

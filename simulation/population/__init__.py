@@ -1,0 +1,1 @@
+"""A synthetic population: latents, raw events, repayment outcomes, each phone reproducible alone."""
