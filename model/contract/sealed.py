@@ -72,14 +72,19 @@ def open_sealed(data: bytes, key: RecipientKey, info: Mapping[str, str]) -> byte
     """Inverse of `seal`; ContractError for another suite, key or info, and for any changed byte."""
     if len(data) > MAX_SEALED_BYTES:
         raise ContractError(f"a sealed message of {len(data)} bytes is over {MAX_SEALED_BYTES}; send a smaller one")
-    if not data.startswith(SUITE):
-        raise ContractError("a sealed message names another cipher suite than spec 2.3; have it sealed again")
+    check_suite(data)
     try:
         return _suite().decrypt(data[len(SUITE) :], key.private, info=_bind(info))
     except (InvalidTag, ValueError) as error:
         raise ContractError(
             "a sealed message does not open with this key, purpose and audience; have it sealed to this recipient"
         ) from error
+
+
+def check_suite(data: bytes) -> None:
+    """ContractError unless `data` names the one suite of spec 2.3; there is nothing to negotiate down to (case 57)."""
+    if not data.startswith(SUITE):
+        raise ContractError("a sealed message names another cipher suite than spec 2.3; have it sealed again")
 
 
 def _bind(info: Mapping[str, str]) -> bytes:
