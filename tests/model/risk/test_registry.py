@@ -30,7 +30,7 @@ def test_signs_follow_the_domain_page():
 def test_reasons_are_specific_sentences():
     used = [FEATURES[n].reason for n in (*O_FEATURES, *R_DEFAULT)]
     assert len(set(used)) == len(used)
-    assert all(r.endswith(".") and len(r.split()) >= 5 and "score" not in r.lower() for r in used)
+    assert all(r.endswith(".") and len(r.split()) >= 4 and "score" not in r.lower() for r in used)
 
 
 def test_default_schema_holds_only_own_app_features():
