@@ -27,9 +27,8 @@ class EpsilonCard(Record):
 
     def check(self) -> None:
         """ContractError for a null coordinator without a reason, or a number out of its range."""
-        require(
-            self.coordinator is not None or bool(self.coordinator_reason), "a null epsilon needs its reason; add it"
-        )
+        known = self.coordinator is not None or bool(self.coordinator_reason)
+        require(known, "a null epsilon for the coordinator needs its reason; state it")
         values = (self.released_models, self.participation_viewer, self.coordinator)
         require(all(v is None or v >= 0 for v in values), "an epsilon is negative; compute the card again")
         require(0 < self.delta < 1, f"delta {self.delta} is outside 0 to 1; compute the card again")
