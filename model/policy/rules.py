@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 from model.contract.plan import TrainingPlan
@@ -93,15 +94,14 @@ def fact_of(feature: Feature) -> Fact:
         sources=frozenset(_source(f) for f in both),
         profiles=frozenset(f.profile.strip().casefold() for f in both),
         permission=permission,
-        relabelled=known is not None and (feature.permission != permission or _source(feature) != _source(known)),
+        relabelled=known is not None and _source(feature) != "table" and _differs(feature, known),
     )
 
 
 def _registered(name: str) -> Feature | None:
     """The registry entry that `name` is, however it is written; for an X entry of several words, also contains."""
     words = _words(name)
-    for known in FEATURES.values():
-        theirs = _words(known.name)
+    for known, theirs in _registry_words():
         if "".join(words) == "".join(theirs):
             return known
         if known.permission == "X" and len(theirs) > 1 and _contains(words, theirs):
@@ -109,9 +109,19 @@ def _registered(name: str) -> Feature | None:
     return None
 
 
+@cache
+def _registry_words() -> tuple[tuple[Feature, tuple[str, ...]], ...]:
+    return tuple((feature, _words(feature.name)) for feature in FEATURES.values())
+
+
 def _words(name: str) -> tuple[str, ...]:
     """Lower-case words of a name: `ContactCount`, `contact-count` and `contact_count` are one."""
     return tuple(word.casefold() for word in _WORD.findall(unicodedata.normalize("NFKC", name)))
+
+
+def _differs(feature: Feature, known: Feature) -> bool:
+    milder = _STRICTNESS[feature.permission] < _STRICTNESS[known.permission]
+    return milder or _source(feature) != _source(known)
 
 
 def _contains(words: tuple[str, ...], part: tuple[str, ...]) -> bool:
@@ -165,7 +175,9 @@ def _value(plan: TrainingPlan, path: str) -> Any:
 _FEATURE_TESTS: dict[str, Callable[[Fact, TrainingPlan, Mapping[str, Any]], bool]] = {
     "source": lambda f, p, w: bool(f.sources & set(w["any_of"])),
     "source_not": lambda f, p, w: bool(f.sources - set(w["none_of"])),
-    "source_unreviewed": lambda f, p, w: bool(f.sources & set(w["any_of"])) and f.feature.name not in p.review_features,
+    "source_unreviewed": lambda f, p, w: (
+        bool(f.sources & set(w["any_of"])) and f.permission != "X" and f.feature.name not in p.review_features
+    ),
     "profile": lambda f, p, w: bool(f.profiles & set(w["any_of"])),
     "permission": lambda f, p, w: f.permission in w["any_of"],
     "name": lambda f, p, w: any(_contains(f.words, _words(name)) for name in w["any_of"]),
