@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -9,13 +12,16 @@ from model.errors import SchemaError
 from model.risk.knots import Knots
 from model.risk.schema import Schema
 
+ONE, ZERO = 0, -1  # first and last entry of the ladder [1, ramps …, 0]
+Ramps = tuple[list[float], list[float], list[int], list[int]]  # starts, gains, each hat's two ladder entries
+
 
 class PiecewiseLinear(nn.Module):
     """x (B, F) float32 → phi (B, D): per feature [one hat per knot | missing flag].
 
     Every hat is a difference of two ramps clip((x - start) · gain, 0, 1), so a number's hats sum to 1 and are clamped
     beyond the end knots. A category's hat is max(0, 1 - |x - code|): exact one-hot on codes, zeros on other codes.
-    A missing value has no hat, only its flag. `ramps` says which ramps belong to which feature, for the export.
+    A missing value has no hat, only its flag. `spans[j]` are feature j's columns of phi.
     """
 
     start: Tensor
@@ -33,35 +39,24 @@ class PiecewiseLinear(nn.Module):
         start: list[float] = []
         gain: list[float] = []
         column: list[int] = []
-        high: list[int] = []  # index into [1, ramps …, 0]
+        high: list[int] = []
         low: list[int] = []
         owner: list[int] = []
+        flag: list[bool] = []
         self.spans: list[slice] = []
-        zero = -1  # patched below, once the number of ramps is known
         for j, (feature, values) in enumerate(zip(schema.features, knots.values, strict=True)):
-            first = len(start) + 1
-            if feature.kind == "category":
-                for i, code in enumerate(values):
-                    start += [code - 1, code]
-                    gain += [1.0, 1.0]
-                    high.append(first + 2 * i)
-                    low.append(first + 2 * i + 1)
-            else:
-                singles = torch.tensor(values, dtype=torch.float32)
-                start += singles[:-1].tolist()
-                gain += (1 / singles.double().diff()).tolist()
-                inner = list(range(first, first + len(values) - 1))
-                high += [0, *inner]
-                low += [*inner, zero]
-            column += [j] * (len(start) + 1 - first)
+            ramps = _code_ramps if feature.kind == "category" else _number_ramps
+            starts, gains, above, below = ramps(values, len(start) + 1)
+            start += starts
+            gain += gains
+            column += [j] * len(starts)
             self.spans.append(slice(len(owner), len(owner) + len(values) + 1))
-            high.append(0)
-            low.append(0)
+            high += [*above, ONE]
+            low += [*below, ONE]
             owner += [j] * (len(values) + 1)
-        low = [len(start) + 1 if i == zero else i for i in low]
-        flag = [i == span.stop - 1 for span in self.spans for i in range(span.start, span.stop)]
+            flag += [False] * len(values) + [True]
         self.register_buffer("start", torch.tensor(start, dtype=torch.float32))
-        self.register_buffer("gain", torch.tensor(gain, dtype=torch.float64).float())
+        self.register_buffer("gain", torch.tensor(gain, dtype=torch.float32))
         for name, indices in (("column", column), ("high", high), ("low", low), ("owner", owner)):
             self.register_buffer(name, torch.tensor(indices, dtype=torch.int64))
         self.register_buffer("flag", torch.tensor(flag, dtype=torch.bool))
@@ -80,3 +75,17 @@ class PiecewiseLinear(nn.Module):
         ladder = torch.cat([one, ramps, torch.zeros_like(one)], dim=1)
         absent = missing[:, self.owner]
         return torch.where(absent, self.flag.to(x.dtype), ladder[:, self.high] - ladder[:, self.low])
+
+
+def _number_ramps(values: Sequence[float], first: int) -> Ramps:
+    """A ramp between each two knots; a hat is the ramp up to its knot minus the ramp away from it."""
+    inner = range(first, first + len(values) - 1)
+    gains = [1 / (b - a) for a, b in pairwise(values)]
+    return list(values[:-1]), gains, [ONE, *inner], [*inner, ZERO]
+
+
+def _code_ramps(values: Sequence[float], first: int) -> Ramps:
+    """Two unit ramps a code: up to it from the code below, and away to the code above."""
+    starts = [start for code in values for start in (code - 1, code)]
+    above = range(first, first + len(starts), 2)
+    return starts, [1.0] * len(starts), list(above), [i + 1 for i in above]
