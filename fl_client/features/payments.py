@@ -1,0 +1,68 @@
+"""Own-wallet (UPI) payments → rate, size, failures, repeat shops, subscriptions, counterparties (spec 4.4)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fl_client.events import COUNTERPARTY_KINDS, UPI_DIRECTIONS, UPI_KINDS, UPI_STATUSES, Table
+from fl_client.features.window import (
+    MONTH_DAYS,
+    MONTHS,
+    Floats,
+    Rows,
+    at_least,
+    distinct,
+    expand,
+    median,
+    ratio,
+    segments,
+    total,
+)  # fmt: skip
+
+LEAST_PAYMENTS = 5
+LEAST_DAYS = 7
+_OUT = UPI_DIRECTIONS.index("out")
+_OK = UPI_STATUSES.index("ok")
+_P2P, _SUBSCRIPTION = UPI_KINDS.index("p2p"), UPI_KINDS.index("subscription")
+_MERCHANT = COUNTERPARTY_KINDS.index("merchant")
+
+
+def upi(table: Table, rows: Rows) -> dict[str, Floats]:
+    """Features of `upi` events; shares and medians need 5 payments, the rate 7 observed days."""
+    paying = table.select(table["direction"] == _OUT, table.columns)
+    seg = segments(paying, rows.phone, rows.start)
+    attempts = seg.count
+    done = paying.select(paying["status"] == _OK, ("day", "kind", "amount", "counterparty_hash", "counterparty_kind"))
+    paid = segments(done, rows.phone, rows.start)
+    days = rows.observed.astype(np.float64)
+    row, event = expand(paid)
+    found = {
+        "upi_median": at_least(paid.count, LEAST_PAYMENTS, median(row, done["amount"].take(event), len(rows))),
+        "upi_fail": at_least(attempts, LEAST_PAYMENTS, ratio(attempts - paid.count, attempts)),
+        "p2p_share": at_least(paid.count, LEAST_PAYMENTS, ratio(total(done["kind"] == _P2P, paid), paid.count)),
+        "upi_rate": at_least(days, LEAST_DAYS, ratio(paid.count, days)),
+        "merchant_repeat": _repeat(done, rows),
+        "subscription_continuity": _continuity(done, rows),
+    }
+    everyone = distinct(row, done["counterparty_hash"].take(event), len(rows))
+    return {**found, "wallet_counterparties": at_least(paid.count, LEAST_PAYMENTS, everyone)}
+
+
+def _repeat(done: Table, rows: Rows) -> Floats:
+    """Share of payments to shops that went to a shop already paid in the window."""
+    shops = done.select(done["counterparty_kind"] == _MERCHANT, ("day", "counterparty_hash"))
+    seg = segments(shops, rows.phone, rows.start)
+    row, event = expand(seg)
+    different = distinct(row, shops["counterparty_hash"].take(event), len(rows))
+    return at_least(seg.count, LEAST_PAYMENTS, ratio(seg.count - different, seg.count))
+
+
+def _continuity(done: Table, rows: Rows) -> Floats:
+    """Share of the 30-day months since the first subscription payment of the window in which one was made."""
+    bought = done.select(done["kind"] == _SUBSCRIPTION, ("day",))
+    row, event = expand(segments(bought, rows.phone, rows.start))
+    month = (rows.start[row] - 1 - bought["day"].take(event)) // MONTH_DAYS
+    months = np.zeros((len(rows), MONTHS))
+    months[row, month] = 1.0
+    span = np.max(months * np.arange(1, MONTHS + 1), axis=1, initial=0.0)
+    return ratio(months.sum(axis=1), span)
