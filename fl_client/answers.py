@@ -1,0 +1,103 @@
+"""What phones answer besides updates: integer histograms, over segments; one phone is K = 1 (spec 7.5).
+
+A phone weighs one in total however many rows it has: each row adds ⌊scale/n⌋ grid units, so a phone's answer to one
+question has an L1 (hence L2) norm of at most one per feature. Phone and farm call the same functions, so their sums
+are equal to the last unit.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fl_client.phones import Task
+from model.contract.plan import TrainingPlan
+from model.errors import RoundError
+from model.privacy.mechanism import GaussianRelease
+from model.risk.calibration import CELLS, logit_histogram
+from model.risk.knots import Knots, histogram_layout, rows_histogram
+from model.risk.network import RiskNetwork
+
+CHARGES = {"knots": "knots", "train": "training", "calibrate": "calibration", "evaluate": "evaluation"}
+ROWS_A_CHUNK = 65536
+
+
+def histogram(
+    task: Task, x: NDArray[np.float32], y: NDArray[np.float32], offsets: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """The summed answer of the phones in `offsets` to a "knots", "calibrate" or "evaluate" task, int64.
+
+    x (R, F), y (R,), offsets (P+1,). RoundError for another kind or a model that does not fit the plan.
+    """
+    weights = row_units(offsets, task.plan.privacy.grid_scale)
+    if task.kind == "knots":
+        total = np.zeros(histogram_layout(task.plan.schema).total)
+        for rows in _slices(len(y)):
+            total += rows_histogram(x[rows], weights[rows], task.plan.schema)
+        return total.astype(np.int64)
+    if task.kind not in ("calibrate", "evaluate"):
+        raise RoundError(f"a {task.kind!r} task asks for no histogram; send it to training")
+    network, edges = scored_by(task)
+    logits = score_rows(network, x)
+    if task.kind == "calibrate":
+        return logit_histogram(logits, y, weights).astype(np.int64)
+    cells = np.searchsorted(edges, logits, side="right") + (len(edges) + 1) * y.astype(np.int64)
+    return np.bincount(cells, weights, 2 * (len(edges) + 1)).astype(np.int64)
+
+
+def answer_size(task: Task) -> int:
+    """Length of the integer vector that answers `task`."""
+    if task.kind == "knots":
+        return histogram_layout(task.plan.schema).total
+    if task.kind == "train":
+        return len(task.flat)
+    if task.kind == "calibrate":
+        return 2 * CELLS
+    return 2 * (len(scored_by(task)[1]) + 1)
+
+
+def scored_by(task: Task) -> tuple[RiskNetwork, NDArray[np.float64]]:
+    """The network of the task's theta, and what follows theta in the array: the inner borders of evaluation cells."""
+    network = RiskNetwork(task.plan.schema, knots_of(task), task.plan.model.hidden)
+    if len(task.flat) < network.dimension:
+        raise RoundError(f"a model of {len(task.flat)} numbers came where the plan has {network.dimension}; ask again")
+    network.load_flat(task.flat[: network.dimension])
+    edges = task.flat[network.dimension :].astype(np.float64)
+    if not np.isfinite(edges).all() or (np.diff(edges) < 0).any():
+        raise RoundError("the borders of evaluation cells are not ascending numbers; ask again")
+    return network, edges
+
+
+def knots_of(task: Task) -> Knots:
+    """The task's knots; RoundError where it came before they were released."""
+    if task.knots is None:
+        raise RoundError(f"a {task.kind} task carries no knots; release the knots first")
+    return task.knots
+
+
+def row_units(offsets: NDArray[np.int64], scale: int) -> NDArray[np.float64]:
+    """Grid units each row adds, (R,): ⌊scale / rows of its phone⌋, whole numbers held exactly in float64."""
+    counts = np.diff(offsets)
+    return np.repeat(scale // np.maximum(counts, 1), counts).astype(np.float64)
+
+
+def score_rows(network: RiskNetwork, x: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Raw logits (R,) of rows x (R, F)."""
+    parts = [np.zeros(0)]
+    with torch.no_grad():
+        for rows in _slices(len(x)):
+            parts.append(network(torch.from_numpy(np.array(x[rows]))).double().numpy())
+    return np.concatenate(parts)
+
+
+def part_of(plan: TrainingPlan, kind: str) -> tuple[str, float]:
+    """(split, participation) of the phones a task is for, as its charge says; defaults where privacy is off."""
+    charge: GaussianRelease | None = {c.name: c for c in plan.privacy.charges}.get(CHARGES[kind])
+    if charge is not None:
+        return charge.split, charge.sampling
+    return ("holdout" if kind == "evaluate" else "train"), (plan.participation if kind == "train" else 1.0)
+
+
+def _slices(count: int) -> list[slice]:
+    return [slice(at, at + ROWS_A_CHUNK) for at in range(0, count, ROWS_A_CHUNK)]

@@ -1,0 +1,133 @@
+"""The phone's Flower side: a `ClientApp` that believes a message only by its signed plan (spec 7.9).
+
+A node carries one phone in the field and a farm of thousands in simulation; the messages are the same.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+
+from fl_client.answers import answer_size
+from fl_client.phones import Partial, Phones, Task
+from model.contract.canonical import decode, encode
+from model.contract.envelope import Signed, verify
+from model.contract.plan import DOMAIN, TrainingPlan
+from model.contract.update import PARTIAL_SCHEMA, PartialHeader, TaskHeader, check_vector
+from model.errors import ContractError, RoundError, UpdateError
+from model.policy.rules import load_pack, require_allowed
+from model.risk.knots import Knots
+
+MAX_HEADER_BYTES = 4096
+MAX_KNOTS_BYTES = 1 << 22
+MAX_FLAT = 1 << 20
+_NPY_HEADER = re.compile(
+    rb"\x93NUMPY\x01\x00..\{'descr': '<f4', 'fortran_order': False, 'shape': \((\d+),\), \} *\n", re.S
+)
+_TASK_KEYS = {"header", "plan", "knots"}
+
+
+@dataclass(frozen=True)
+class Trust:
+    """Whose signatures a plan needs: public keys by key id, all of `required` (coordinator and reviewer)."""
+
+    keyring: Mapping[str, bytes]
+    required: tuple[str, ...]
+
+    def plan_of(self, data: bytes) -> TrainingPlan:
+        """The plan in these bytes once every required key has signed it and its policy pack allows it.
+
+        SignatureError, ContractError or PolicyError, in one sentence, otherwise.
+        """
+        return _believed(data, tuple(sorted(self.keyring.items())), self.required)
+
+
+@lru_cache(maxsize=4)
+def _believed(data: bytes, keyring: tuple[tuple[str, bytes], ...], required: tuple[str, ...]) -> TrainingPlan:
+    # Every message carries its plan: believed bytes are kept, so each round does not judge them anew.
+    threshold = max(2, len(required))
+    payload = verify(Signed.from_bytes(data), DOMAIN, dict(keyring), threshold=threshold, required=required)
+    plan = TrainingPlan.from_dict(payload)
+    require_allowed(plan, load_pack(plan.policy_pack))
+    return plan
+
+
+def make_client_app(load: Callable[[Context], Phones], trust: Callable[[Context], Trust]) -> ClientApp:
+    """A ClientApp over the phones that `load` finds for a node, and the keys that `trust` finds.
+
+    It answers "train" and the queries "knots", "calibrate" and "evaluate" with one int64 vector and a header of
+    counts, and nothing else. A refusal is one of our errors; Flower turns it into an error reply.
+    """
+    app = ClientApp()
+
+    def answer(kind: str) -> Callable[[Message, Context], Message]:
+        def handler(message: Message, context: Context) -> Message:
+            task = read_task(message.content, trust(context), kind)
+            partial = load(context).partial(task)
+            return Message(write_partial(task, partial), reply_to=message)
+
+        return handler
+
+    app.train()(answer("train"))
+    for kind in ("knots", "calibrate", "evaluate"):
+        app.query(kind)(answer(kind))
+    return app
+
+
+def read_task(content: RecordDict, trust: Trust, kind: str) -> Task:
+    """The believed task in a message. ContractError for other keys or arrays; RoundError for another plan's round."""
+    if not _has(content, {"task": _TASK_KEYS}, {"model": {"flat"}}):
+        raise ContractError("a task message has other parts than spec 7.9 names; use the same release on both sides")
+    parts, array = content.config_records["task"], content.array_records["model"]["flat"]
+    signed, head, noted = (_bytes(parts[name]) for name in ("plan", "header", "knots"))
+    plan = trust.plan_of(signed)
+    header = TaskHeader.from_dict(decode(head, max_bytes=MAX_HEADER_BYTES))
+    if header.plan_digest != plan.digest or header.kind != kind:
+        raise RoundError(f"a {header.kind} task came as {kind}, or under another plan than it carries; ask again")
+    if header.round > plan.rounds + 2:
+        raise RoundError(f"round {header.round} lies beyond the plan's {plan.rounds}; ask the coordinator again")
+    knots = Knots.from_dict(decode(noted, max_bytes=MAX_KNOTS_BYTES)) if noted else None
+    return Task(kind, header.round, plan, knots, _read_flat(array))
+
+
+def write_partial(task: Task, partial: Partial) -> RecordDict:
+    """The reply: header and vector. UpdateError, and nothing leaves, where the topology's count is broken."""
+    if task.plan.topology == "field" and partial.phones != 1:
+        raise UpdateError(f"a field node answers for one phone, not {partial.phones}; run farms under a farm plan")
+    dim = answer_size(task)
+    vector = check_vector(partial.sum, dim, float("inf"))
+    header = PartialHeader(PARTIAL_SCHEMA, task.plan.digest, task.round, task.kind, partial.phones, dim)
+    return RecordDict(
+        {
+            "partial": ConfigRecord({"header": encode(header.to_dict())}),
+            "sum": ArrayRecord({"sum": Array(np.ascontiguousarray(vector))}),
+        }
+    )
+
+
+def _has(content: RecordDict, configs: Mapping[str, set[str]], arrays: Mapping[str, set[str]]) -> bool:
+    """Whether the records are exactly these, with exactly these keys (case 8)."""
+    held = {name: set(record) for name, record in content.config_records.items()}
+    stacked = {name: set(record) for name, record in content.array_records.items()}
+    return (held, stacked, dict(content.metric_records)) == (configs, arrays, {})
+
+
+def _bytes(value: object) -> bytes:
+    if not isinstance(value, bytes):
+        raise ContractError("a task's header, plan and knots are bytes; use the same release on both sides")
+    return value
+
+
+def _read_flat(array: Array) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    """A float32 vector from a Flower array, its size known from the bytes before anything is allocated (case 10)."""
+    match = _NPY_HEADER.match(array.data[:256]) if array.stype == "numpy.ndarray" else None
+    body = array.data[match.end() :] if match else b""
+    if match is None or len(body) != 4 * int(match[1]) or len(body) > 4 * MAX_FLAT:
+        raise ContractError("a task's model is not one little-endian float32 vector of the stated length; ask again")
+    return np.frombuffer(body, dtype="<f4").astype(np.float32)

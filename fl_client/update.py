@@ -1,0 +1,82 @@
+"""The only road of an update: Delta → Clipped → Encoded. An illegal order cannot be written (spec 7.5).
+
+Each stage is made by the one before it alone; only `Encoded` may enter a sum, and it cannot be longer than the
+clip norm, because rounding is toward zero: no coordinate grows, so no norm does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.errors import UpdateError
+from model.privacy.clipping import clip, clip_rows
+
+_STAGE = object()
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """A phone's raw change of the model, (d,) float64 and finite. UpdateError for NaN, infinity or a wrong shape."""
+
+    values: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        if self.values.ndim != 1 or self.values.dtype != np.float64:
+            raise UpdateError(f"an update is one float64 vector, not {self.values.dtype} of shape {self.values.shape}")
+        if not np.isfinite(self.values).all():
+            raise UpdateError("an update holds NaN or infinity; drop it and train again from the sent model")
+
+    @classmethod
+    def zero(cls, dimension: int) -> Delta:
+        """What a phone without labels answers."""
+        return cls(np.zeros(dimension))
+
+    def clip(self, norm: float) -> Clipped:
+        """Shorten to L2 norm ≤ `norm`; shorter updates and zeros stay as they are."""
+        return Clipped(np.asarray(clip(self.values, norm), dtype=np.float64), norm, _STAGE)
+
+
+@dataclass(frozen=True, slots=True)
+class Clipped:
+    """A delta of L2 norm ≤ `norm`. Made by `Delta.clip` only."""
+
+    values: NDArray[np.float64]
+    norm: float
+    stage: object
+
+    def __post_init__(self) -> None:
+        _refuse_shortcut(self.stage, "Delta.clip")
+
+    def encode(self, scale: int) -> Encoded:
+        """Onto the grid of 1/`scale`, rounding toward zero."""
+        return Encoded(to_units(self.values, scale), scale, _STAGE)
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Integer grid units, (d,) int64. Made by `Clipped.encode` only; the one form that may be summed."""
+
+    units: NDArray[np.int64]
+    scale: int
+    stage: object
+
+    def __post_init__(self) -> None:
+        _refuse_shortcut(self.stage, "Clipped.encode")
+
+
+def to_units(values: NDArray[np.float64], scale: int) -> NDArray[np.int64]:
+    """Grid units of already clipped values, any shape, rounded toward zero."""
+    return np.trunc(values * float(scale)).astype(np.int64)
+
+
+def encode_rows(deltas: NDArray[np.float64], norm: float, scale: int) -> NDArray[np.int64]:
+    """The same road for many phones at once: deltas (P, d) → units (P, d). UpdateError if any value is not finite."""
+    return to_units(np.asarray(clip_rows(deltas, norm), dtype=np.float64), scale)
+
+
+def _refuse_shortcut(stage: object, maker: str) -> None:
+    if stage is not _STAGE:
+        raise UpdateError(f"only {maker} makes this stage of an update; start from Delta")

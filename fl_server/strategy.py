@@ -1,0 +1,156 @@
+"""Our `Strategy`: questions and answers as Flower messages. Translation only, no maths (spec 7.9)."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Result, Strategy
+
+from fl_server.cohort import select
+from fl_server.coordinator import Answer, Coordinator, Question
+from model.errors import ContractError, RoundError
+
+POLL_SECONDS = 0.2
+MESSAGE_TYPES = {"knots": "query.knots", "train": "train", "calibrate": "query.calibrate", "evaluate": "query.evaluate"}
+
+
+class FederationStrategy(Strategy):
+    """One phase of the coordinator a Flower round; `start` runs until the coordinator has no question left.
+
+    Weights, counts and metrics a client sends are not read: a reply is a header and one integer vector.
+    """
+
+    def __init__(self, coordinator: Coordinator, *, timeout: float = 3600.0) -> None:
+        self._coordinator, self._timeout = coordinator, timeout
+        self._question: Question | None = None
+        self._asked: dict[str, int] = {}
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Open the next phase and address it to the nodes selected; empty when the run is complete."""
+        question = self._question = self._coordinator.open()
+        if question is None:
+            return []
+        phase = question.phase
+        nodes = select(grid.get_node_ids(), self._coordinator.plan, phase.round, phase.participation)
+        return [
+            Message(write_question(question), node, MESSAGE_TYPES[phase.kind], group_id=str(phase.round))
+            for node in nodes
+        ]
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Close the open phase with the replies that carry an answer; errors and silence are missing phones."""
+        if self._question is None:
+            raise RoundError("answers came while no phase is open; open one first")
+        answers = [answer for reply in replies if (answer := self._answer(reply)) is not None]
+        release = self._coordinator.close(self._question, list(self._asked.values()), answers)
+        self._question = None
+        return None, MetricRecord({"phones": release.phones, "asked": release.asked, "replied": release.replied})
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """None: evaluation is one charged phase of its own, not a part of each round."""
+        return []
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """None; see `configure_evaluate`."""
+        return None
+
+    def summary(self) -> None:
+        """Nothing to log: the plan says it all and is signed."""
+
+    def run(self, grid: Grid) -> Result:
+        """Every remaining phase, in order."""
+        result, round_, empty = Result(), 0, ArrayRecord()
+        while True:
+            round_ += 1
+            messages = list(self.configure_train(round_, empty, ConfigRecord(), grid))
+            if self._question is None:
+                return result
+            replies = self._exchange(grid, messages)
+            _, metrics = self.aggregate_train(round_, replies)
+            if metrics is not None:
+                result.train_metrics_clientapp[round_] = metrics
+
+    def _exchange(self, grid: Grid, messages: Sequence[Message]) -> list[Message]:
+        """Push, then poll until all have answered or the time is up.
+
+        Grid.send_and_receive sleeps three seconds between polls; a round of phones that answer at once need not.
+        """
+        identifiers = list(grid.push_messages(messages)) if messages else []
+        self._asked = {
+            identifier: message.metadata.dst_node_id
+            for identifier, message in zip(identifiers, messages, strict=True)
+            if identifier
+        }
+        waiting, replies, end = set(self._asked), list[Message](), time.monotonic() + self._timeout
+        while waiting:
+            arrived = list(grid.pull_messages(sorted(waiting)))
+            replies += arrived
+            waiting -= {reply.metadata.reply_to_message_id for reply in arrived}
+            if not waiting or time.monotonic() > end:
+                break
+            if not arrived:
+                time.sleep(POLL_SECONDS)
+        return replies
+
+    def _answer(self, reply: Message) -> Answer | None:
+        # A lost node's error comes from node 1, so a reply is known by the message it answers, never by its sender.
+        node = self._asked.get(reply.metadata.reply_to_message_id)
+        if node is None or not reply.has_content():
+            return None
+        try:
+            return read_answer(node, reply.content)
+        except ContractError:
+            return Answer(node, b"", b"")
+
+
+def write_question(question: Question) -> RecordDict:
+    """The records of a task message: header, signed plan and knots as bytes; one flat float32 array."""
+    return RecordDict(
+        {
+            "task": ConfigRecord({"header": question.header, "plan": question.plan, "knots": question.knots}),
+            "model": ArrayRecord({"flat": Array(question.flat)}),
+        }
+    )
+
+
+def read_answer(node: int, content: RecordDict) -> Answer:
+    """The header and vector bytes of a reply. ContractError for any other record, key or array form (cases 8, 9, 14).
+
+    The array's own header is compared with the only one allowed for its length, never parsed, so it cannot claim a
+    size or a type (case 10).
+    """
+    configs = {name: set(record) for name, record in content.config_records.items()}
+    arrays = {name: set(record) for name, record in content.array_records.items()}
+    if (configs, arrays, len(content)) != ({"partial": {"header"}}, {"sum": {"sum"}}, 2):
+        raise ContractError("a reply has other parts than spec 7.9 names; use the same release on both sides")
+    header = content.config_records["partial"]["header"]
+    if not isinstance(header, bytes):
+        raise ContractError("a reply's header is bytes; use the same release on both sides")
+    return Answer(node, header, _body(content.array_records["sum"]["sum"].data))
+
+
+def _body(data: bytes) -> bytes:
+    """What follows the one .npy header that fits a vector of '<i8' of this many bytes."""
+    for size in (128, 192):
+        head = _npy_header((len(data) - size) // 8)
+        if len(head) == size and data.startswith(head):
+            return data[size:]
+    raise ContractError("a sum is not one vector of little-endian 64-bit integers; encode it on the plan's grid")
+
+
+def _npy_header(length: int) -> bytes:
+    buffer = io.BytesIO()
+    shape = {"descr": "<i8", "fortran_order": False, "shape": (max(length, 0),)}
+    np.lib.format.write_array_header_1_0(buffer, shape)
+    return buffer.getvalue()

@@ -1,0 +1,89 @@
+"""The folder a simulated federation lives in: dataset, signed plan, trusted keys, releases (spec 7.11).
+
+Flower runs server and nodes as processes that share nothing but a path, so everything they need lies in one folder:
+`data/` (memory-mapped), `plan.cbor` (signed), `trust.cbor` (public keys), `releases/`, `ledger.jsonl`,
+`simulation_only/` (norms and samples, written by farms, never sent), `result.cbor`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fl_client.app import Trust
+from fl_client.phones import Task
+from model.contract.canonical import decode, encode
+from model.contract.envelope import Signed, SigningKey, sign
+from model.contract.plan import DOMAIN, TrainingPlan
+from model.errors import RunError
+from simulation.dataset import Dataset
+from simulation.engine.batched import BatchedEngine
+from simulation.engine.protocol import Engine, Trained
+from simulation.farm import Farm
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Paths under one folder, and the objects they hold."""
+
+    folder: Path
+
+    @property
+    def releases(self) -> Path:
+        """Where the coordinator's checkpoint lies."""
+        return self.folder / "releases"
+
+    @property
+    def ledger(self) -> Path:
+        """The ε ledger."""
+        return self.folder / "ledger.jsonl"
+
+    def prepare(self, data: Dataset, plan: TrainingPlan, keys: Sequence[SigningKey]) -> None:
+        """Save the dataset, sign the plan with `keys` (coordinator, reviewer) and note whom nodes trust."""
+        data.save(self.folder / "data")
+        (self.folder / "plan.cbor").write_bytes(sign(DOMAIN, plan.to_dict(), keys).to_bytes())
+        (self.folder / "trust.cbor").write_bytes(encode({key.keyid: key.public_bytes for key in keys}))
+
+    def signed(self) -> Signed:
+        """The signed plan."""
+        return Signed.from_bytes(self._bytes("plan.cbor"))
+
+    def trust(self) -> Trust:
+        """The keys whose signatures, all of them, nodes ask for."""
+        keyring = decode(self._bytes("trust.cbor"))
+        return Trust(keyring, tuple(sorted(keyring)))
+
+    def farm(self, index: int, count: int, *, engine: Engine | None = None, sample: int = 0) -> Farm:
+        """The `index`-th of `count` farms, writing what only a simulation may show beside the data."""
+        data = Dataset.load(self.folder / "data").part(index, count)
+        observer = RecordTraining(self.folder / "simulation_only", index)
+        return Farm(data, engine or BatchedEngine(), observer, sample)
+
+    def _bytes(self, name: str) -> bytes:
+        try:
+            return (self.folder / name).read_bytes()
+        except OSError as error:
+            raise RunError(f"{self.folder} has no readable {name}; prepare the workspace first") from error
+
+
+@dataclass(frozen=True)
+class RecordTraining:
+    """`simulation_only` figures of a farm, one .npz a round: norms, and the first phones' raw and encoded updates."""
+
+    folder: Path
+    index: int
+
+    def __call__(self, task: Task, trained: Trained) -> None:
+        """Write round `task.round`; the file appears by rename."""
+        if not task.plan.simulation:
+            raise RunError("this plan is no simulation, so no figure of single phones may be written; unset observe")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f"round-{task.round:05d}-farm-{self.index:04d}.npz"
+        temporary = path.with_name(f".{path.name}")
+        with open(temporary, "wb") as file:
+            np.savez(file, norms=trained.norms.astype(np.float32), raw=trained.raw, units=trained.units)
+        os.replace(temporary, path)
