@@ -1,0 +1,241 @@
+"""What a list of releases costs in ε, for each observer; and the noise that a wanted ε needs (spec 6.5, 6.6).
+
+Relation. N is public and the denominator is fixed, so the neighbour of a data set is the same one with one
+phone's contribution replaced by zero (zero-out; Kairouz et al., ICML 2021, Definition 1.1). For a noised sum its
+pair of output laws is the one of add/remove, so the privacy loss distribution is the same. Replace-one is
+reported beside it: with every phone taking part it is zero-out at twice the sensitivity.
+
+Method. Releases in which every phone takes part compose into a single Gaussian with μ² = Σ count/z² (Dong, Roth
+and Su, JRSS B 2022, Corollary 3.3), whose δ(ε) is known in closed form (Balle and Wang, ICML 2018, Theorem 8).
+Poisson-sampled releases have none: their privacy loss distributions are composed by dp-accounting (Doroshenko et
+al., PoPETs 2022), rounded so that ε is never too small. dp-accounting is imported only then.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from model.errors import BudgetError
+from model.privacy.mechanism import GaussianRelease
+
+RELATIONS = ("zero-out", "replace-one")
+MODES = ("central", "off")
+ACCOUNTANT = "PLD (dp-accounting 0.6; closed form where every phone takes part)"
+CENTRAL_REASON = "in mode central the coordinator sees sums before it adds the noise, so no finite ε holds against it"
+OFF_REASON = "in mode off no noise is added, so no finite ε holds against anyone"
+MAX_DELTA = 1e-5
+PRICIEST = 500.0  # above this ε a plan promises nothing; the zCDP bound stands in for the exact figure
+
+
+@dataclass(frozen=True)
+class Observers:
+    """ε against each observer; None means that no finite ε holds, and `reason` says why.
+
+    `released_models` sees every release. `participation_viewer` also sees who took part, so that sampling
+    amplifies nothing against it. `replace_one` is `released_models` under the replace-one relation.
+    """
+
+    released_models: float | None
+    participation_viewer: float | None
+    coordinator: float | None
+    reason: str
+    replace_one: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values only."""
+        return asdict(self)
+
+
+def default_delta(phones: int) -> float:
+    """Largest δ of one significant digit that is at most N^-1.1 and at most 1e-5."""
+    if phones < 1:
+        raise BudgetError(f"delta cannot be chosen for {phones} phones; use one phone or more")
+    most = min(MAX_DELTA, float(phones) ** -1.1)
+    power = math.floor(math.log10(most)) + 1
+    tries = (float(f"{digit}e{exponent}") for exponent in (power, power - 1) for digit in range(9, 0, -1))
+    return next(delta for delta in tries if delta <= most)
+
+
+def epsilon(
+    charges: Sequence[GaussianRelease], delta: float, *, split: str | None = None, relation: str = "zero-out"
+) -> float:
+    """ε at `delta` of all `charges`, or of those that phones of `split` take part in; inf if one has no noise.
+
+    BudgetError for a δ outside (0, 1), an unknown relation, or anything that is not a GaussianRelease.
+    """
+    if relation not in RELATIONS or not 0 < delta < 1:
+        raise BudgetError(f"ε is not defined for relation {relation!r} at delta {delta!r}; use zero-out and 0 < δ < 1")
+    for charge in charges:
+        if not isinstance(charge, GaussianRelease):
+            raise BudgetError(f"{type(charge).__name__} is not a mechanism the accountant knows; use GaussianRelease")
+    counted = [c for c in charges if split is None or c.split in (split, "all")]
+    if any(c.noise_multiplier == 0 for c in counted):
+        return math.inf
+    factor = 2.0 if relation == "replace-one" else 1.0
+    mu = factor * _mu(c for c in counted if c.sampling == 1)
+    sampled = [c for c in counted if c.sampling < 1]
+    return _pld_epsilon(mu, sampled, delta, relation) if sampled else gaussian_epsilon(mu, delta)
+
+
+def epsilon_by_split(
+    charges: Sequence[GaussianRelease], delta: float, *, relation: str = "zero-out"
+) -> dict[str, float]:
+    """ε of a phone of each split that is charged; a phone is in "train" or "holdout", and "all" charges both."""
+    splits = sorted({c.split for c in charges} - {"all"}) or ["all"]
+    return {split: epsilon(charges, delta, split=split, relation=relation) for split in splits}
+
+
+def released(charges: Sequence[GaussianRelease], delta: float, *, relation: str = "zero-out") -> float:
+    """ε of the phone that is charged most: the maximum over the disjoint splits; 0 when nothing is charged."""
+    return max(epsilon_by_split(charges, delta, relation=relation).values())
+
+
+def observers(charges: Sequence[GaussianRelease], delta: float, mode: str = "central") -> Observers:
+    """ε of `charges` against each observer in a privacy mode; BudgetError for a mode that is not built."""
+    if mode not in MODES:
+        raise BudgetError(f"no accounting is written for the privacy mode {mode!r}; use {' or '.join(MODES)}")
+    if mode == "off":
+        return Observers(None, None, None, OFF_REASON, None)
+    seen = [replace(c, sampling=1.0) for c in charges]
+    return Observers(
+        released_models=_finite(released(charges, delta)),
+        participation_viewer=_finite(released(seen, delta)),
+        coordinator=None,
+        reason=CENTRAL_REASON,
+        replace_one=_finite(released(charges, delta, relation="replace-one")),
+    )
+
+
+def calibrate(
+    target: float,
+    delta: float,
+    *,
+    rounds: int,
+    q: float = 1.0,
+    shares: Mapping[str, float],
+    sensitivities: Mapping[str, float] | None = None,
+) -> tuple[GaussianRelease, ...]:
+    """The least noise with which a run's releases cost at most `target` at `delta`; never more, barely less.
+
+    `shares` weighs "training" (needed) and any one-shot release of the train split ("knots", "calibration")
+    as parts of μ²; "evaluation" is added on the holdout split, whose phones have the whole target to
+    themselves. `sensitivities` (1.0 where not given) are L2, zero-out, of one release. With q < 1 only training
+    is sampled and takes whatever the others leave. BudgetError when a share or the target cannot be used.
+    """
+    if not (math.isfinite(target) and target > 0) or not shares.get("training", 0) > 0 or min(shares.values()) < 0:
+        raise BudgetError(f"no noise can be chosen for ε {target!r} and shares {dict(shares)!r}; all must be above 0")
+    mu2 = gaussian_mu(target, delta) ** 2
+    whole = sum(shares.values())
+    width = sensitivities or {}
+
+    def release(name: str, part: float, count: int = 1, sampling: float = 1.0, split: str = "train") -> GaussianRelease:
+        z = _round_up(math.sqrt(count / (part * mu2)))
+        return GaussianRelease(name, z, float(width.get(name, 1.0)), count, sampling, split)
+
+    once = [release(n, s / whole) for n, s in shares.items() if n != "training" and s > 0]
+    training = release("training", shares["training"] / whole, rounds)
+    if q < 1:
+        training = _sampled_training(replace(training, sampling=q), once, target, delta)
+    order = {"knots": 0, "training": 1}
+    chosen = sorted([*once, training], key=lambda c: order.get(c.name, 2))
+    return (*chosen, release("evaluation", 1.0, split="holdout"))
+
+
+def gaussian_delta(mu: float, eps: float) -> float:
+    """δ(ε) = Φ(μ/2 - ε/μ) - exp(ε)·Φ(-μ/2 - ε/μ) of a Gaussian of sensitivity over noise μ (Balle and Wang)."""
+    return _normal_cdf(mu / 2 - eps / mu) - math.exp(eps) * _normal_cdf(-mu / 2 - eps / mu)
+
+
+def gaussian_epsilon(mu: float, delta: float) -> float:
+    """Smallest ε with δ(ε) ≤ `delta`, from above; 0 for μ = 0."""
+    if mu == 0 or gaussian_delta(mu, 0.0) <= delta:
+        return 0.0
+    bound = mu * mu / 2 + mu * math.sqrt(2 * math.log(1 / delta))  # zCDP: Bun and Steinke 2016, Proposition 1.3
+    if bound > PRICIEST:
+        return bound
+    return _bisect(lambda eps: gaussian_delta(mu, eps) <= delta, 0.0, bound)
+
+
+def gaussian_mu(target: float, delta: float) -> float:
+    """Largest μ whose ε at `delta` is at most `target`, from below."""
+    high = 1.0
+    while gaussian_epsilon(high, delta) <= target:
+        high *= 2
+    return high - _bisect(lambda step: gaussian_epsilon(high - step, delta) <= target, 0.0, high)
+
+
+def _mu(charges: Iterable[GaussianRelease]) -> float:
+    return math.sqrt(sum(c.count / c.noise_multiplier**2 for c in charges))
+
+
+def _pld_epsilon(mu: float, sampled: Sequence[GaussianRelease], delta: float, relation: str) -> float:
+    """ε of Poisson-sampled releases composed with one Gaussian of `mu` (already doubled for replace-one)."""
+    from dp_accounting.pld import privacy_loss_distribution as pld
+    from dp_accounting.privacy_accountant import NeighboringRelation
+
+    neighbours = NeighboringRelation.REPLACE_ONE if relation == "replace-one" else NeighboringRelation.REPLACE_SPECIAL
+    step = min(max(min(c.sampling / c.noise_multiplier for c in sampled) / 30, 3e-5), 1e-3)
+    total = pld.identity(value_discretization_interval=step)
+    for c in sampled:
+        one = pld.from_gaussian_mechanism(
+            c.noise_multiplier,
+            sampling_prob=c.sampling,
+            value_discretization_interval=step,
+            neighboring_relation=neighbours,
+        )
+        total = total.compose(one.self_compose(c.count))
+    if mu > 0:
+        total = total.compose(pld.from_gaussian_mechanism(1 / mu, value_discretization_interval=step))
+    return float(total.get_epsilon_for_delta(delta))
+
+
+def _sampled_training(
+    training: GaussianRelease, once: Sequence[GaussianRelease], target: float, delta: float
+) -> GaussianRelease:
+    """`training` with the least multiplier that keeps the whole within `target`: a secant in logarithms.
+
+    `training` arrives with the multiplier that suffices without amplification, so it surely suffices.
+    """
+
+    def excess(z: float) -> float:
+        return math.log(epsilon([*once, replace(training, noise_multiplier=z)], delta) / target)
+
+    enough, gain = training.noise_multiplier, excess(training.noise_multiplier)
+    other, loss = enough, gain
+    while loss <= 0:
+        enough, gain, other = other, loss, other / 2
+        loss = excess(other)
+    while gain < -1e-4 and enough - other > 3e-4:
+        slope = (loss - gain) / math.log(other / enough)
+        guess = enough * math.exp((-5e-5 - gain) / slope)
+        guess = _round_up(min(max(guess, other + 1e-4), enough - 2e-4))
+        value = excess(guess)
+        if value <= 0:
+            enough, gain = guess, value
+        else:
+            other, loss = guess, value
+    return replace(training, noise_multiplier=enough)
+
+
+def _bisect(holds: Callable[[float], bool], low: float, high: float) -> float:
+    """Near the least x in [low, high] from which on `holds` is true; it holds at what is returned."""
+    for _ in range(80):
+        middle = (low + high) / 2
+        low, high = (low, middle) if holds(middle) else (middle, high)
+    return high
+
+
+def _normal_cdf(x: float) -> float:
+    return 0.5 * math.erfc(-x / math.sqrt(2))
+
+
+def _round_up(z: float) -> float:
+    """`z` to four decimals, never below it: a plan is read by people."""
+    return math.ceil(z * 1e4) / 1e4
+
+
+def _finite(eps: float) -> float | None:
+    return eps if math.isfinite(eps) else None
