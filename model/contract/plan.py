@@ -164,7 +164,7 @@ class TrainingPlan(Record):
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Self:
-        """Inverse of `to_dict`; ContractError if a field is missing, unknown or wrong, or the digest does not fit."""
+        """Inverse of `to_dict`; ContractError (SchemaError for the schema) if a field or the digest is wrong."""
         if not isinstance(raw, Mapping) or "schema_digest" not in raw:
             raise ContractError("a plan has no schema_digest; ask the coordinator for it again")
         plan = super().from_dict({name: value for name, value in raw.items() if name != "schema_digest"})

@@ -1,0 +1,188 @@
+"""The plan: exact fields, one digest, and what cannot be written down."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from model.contract.canonical import decode, encode
+from model.contract.envelope import Signed, SigningKey, sign, verify
+from model.contract.plan import DOMAIN, LocalTraining, ModelChoice, PrivacyPlan, ServerOptimiser, TrainingPlan
+from model.errors import ContractError, PocketScoreError
+from model.privacy.mechanism import GaussianRelease
+from model.risk.schema import Feature, Schema
+
+SCHEMA = Schema("s", "1", (Feature("age_of_phone"), Feature("tier", kind="category", buckets=3)))
+CHARGE = GaussianRelease("training", 20.0, 1.0, 20, 1.0, "train")
+PRIVACY = PrivacyPlan("central", 1e-5, 2.0, "zero-out", "phone", (CHARGE,))
+LOCAL = LocalTraining(1, 0.5, 0, 0.0, 1.0)
+SERVER = ServerOptimiser("fedavg", 1.0, 0.8, 0.5, 0.0, 0.99, 1e-8)
+PLAN = TrainingPlan(
+    name="demo",
+    purpose="credit risk",
+    created_at=1_770_000_000,
+    schema=SCHEMA,
+    review_features=(),
+    policy_pack="in-rbi-2025",
+    topology="farm",
+    phones=1000,
+    holdout_phones=250,
+    min_cohort=30,
+    rounds=20,
+    participation=1.0,
+    model=ModelChoice(),
+    local=LOCAL,
+    server=SERVER,
+    privacy=PRIVACY,
+)
+
+
+def test_round_trip_keeps_the_digest() -> None:
+    again = TrainingPlan.from_dict(decode(encode(PLAN.to_dict())))
+    assert again == PLAN and again.digest == PLAN.digest
+    assert PLAN.to_dict()["schema_digest"] == SCHEMA.digest
+    assert PLAN.expected_cohort == 1000.0
+
+
+def test_a_plan_travels_signed_by_two() -> None:
+    keys = [SigningKey.generate(), SigningKey.generate()]
+    signed = Signed.from_bytes(sign(DOMAIN, PLAN.to_dict(), keys).to_bytes())
+    payload = verify(signed, DOMAIN, {k.keyid: k.public_bytes for k in keys}, threshold=2)
+    assert TrainingPlan.from_dict(payload) == PLAN and signed.payload_digest == PLAN.digest
+
+
+def test_one_value_has_one_digest() -> None:
+    assert replace(PLAN, participation=1) == PLAN
+    assert replace(PLAN, participation=1).digest == PLAN.digest
+    assert replace(PLAN, review_features=[]).digest == PLAN.digest  # type: ignore[arg-type]
+    assert replace(PLAN, rounds=21).digest != PLAN.digest
+
+
+def test_every_field_is_needed_and_no_other_is_taken() -> None:
+    raw = PLAN.to_dict()
+    for name in raw:
+        with pytest.raises(PocketScoreError):
+            TrainingPlan.from_dict({key: value for key, value in raw.items() if key != name})
+    with pytest.raises(ContractError, match="weight"):
+        TrainingPlan.from_dict({**raw, "weight": 1})
+    with pytest.raises(ContractError, match="schema_digest"):
+        TrainingPlan.from_dict([])  # type: ignore[arg-type]
+    assert TrainingPlan.from_dict(raw) == PLAN
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("rounds", "20"),
+        ("rounds", 20.0),
+        ("rounds", True),
+        ("name", 3),
+        ("simulation", 1),
+        ("participation", "1"),
+        ("participation", float("nan")),
+        ("review_features", "abc"),
+        ("review_features", [1]),
+        ("model", []),
+        ("model", {}),
+        ("privacy", None),
+        ("schema", {"name": "s"}),
+        ("schema", []),
+    ],
+)
+def test_wrong_types_are_refused(field: str, value: Any) -> None:
+    with pytest.raises(PocketScoreError):
+        TrainingPlan.from_dict({**PLAN.to_dict(), field: value})
+
+
+def test_a_schema_swapped_under_its_digest_is_refused() -> None:
+    other = replace(SCHEMA, version="2")
+    with pytest.raises(ContractError, match="digest"):
+        TrainingPlan.from_dict({**PLAN.to_dict(), "schema": other.to_dict()})
+    swapped = {**PLAN.to_dict(), "schema": other.to_dict(), "schema_digest": other.digest}
+    assert TrainingPlan.from_dict(swapped).digest != PLAN.digest
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"name": ""}, "name"),
+        ({"purpose": ""}, "purpose"),
+        ({"topology": "cloud"}, "topology"),
+        ({"phones": 0}, "phone"),
+        ({"holdout_phones": -1}, "count"),
+        ({"min_cohort": 0}, "cohort"),
+        ({"rounds": 0}, "rounds"),
+        ({"rounds": 10_001}, "rounds"),
+        ({"participation": 0.0}, "participation"),
+        ({"participation": 1.5}, "participation"),
+        ({"score_grid": 0}, "grid"),
+        ({"score_days": 0}, "score"),
+        ({"min_observed_days": -1}, "score_days"),
+        ({"seed": -1}, "seed"),
+        ({"created_at": -1}, "created"),
+        ({"review_features": ("nobody",)}, "nobody"),
+    ],
+)
+def test_plan_ranges(change: dict[str, Any], word: str) -> None:
+    with pytest.raises(ContractError, match=word):
+        replace(PLAN, **change)
+
+
+@pytest.mark.parametrize("mode", ["helper", "pairwise", "local"])
+def test_reserved_modes_are_refused_as_not_built(mode: str) -> None:
+    assert replace(PRIVACY, mode="central") == PRIVACY
+    with pytest.raises(ContractError, match="not built"):
+        replace(PRIVACY, mode=mode)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"mode": "magic"},
+        {"delta": 0.0},
+        {"delta": 1.0},
+        {"epsilon_budget": 0.0},
+        {"relation": "add-remove"},
+        {"unit": "token"},
+        {"noise_source": "numpy"},
+        {"grid_scale": 0},
+        {"charges": ()},
+    ],
+)
+def test_privacy_ranges(change: dict[str, Any]) -> None:
+    with pytest.raises(ContractError):
+        replace(PRIVACY, **change)
+
+
+def test_only_mode_off_goes_without_charges() -> None:
+    assert replace(PRIVACY, mode="off", charges=()).charges == ()
+
+
+@pytest.mark.parametrize(
+    ("good", "change"),
+    [
+        (ModelChoice(), {"kind": "forest"}),
+        (ModelChoice(), {"kind": "mlp"}),
+        (ModelChoice(), {"hidden": (8,)}),
+        (ModelChoice("mlp", (64, 32)), {"hidden": (0,)}),
+        (ModelChoice(), {"knots": 1}),
+        (LOCAL, {"local_steps": 0}),
+        (LOCAL, {"learning_rate": 0.0}),
+        (LOCAL, {"batch_size": -1}),
+        (LOCAL, {"prox": -1.0}),
+        (LOCAL, {"clip_norm": 0.0}),
+        (LOCAL, {"clip_norm": float("inf")}),
+        (SERVER, {"name": "sgd"}),
+        (SERVER, {"learning_rate": 0.0}),
+        (SERVER, {"momentum": 1.0}),
+        (SERVER, {"average_from": 1.1}),
+        (SERVER, {"l2": -1.0}),
+        (SERVER, {"beta2": 1.0}),
+        (SERVER, {"epsilon": -1.0}),
+    ],
+)
+def test_part_ranges(good: Any, change: dict[str, Any]) -> None:
+    with pytest.raises(ContractError):
+        replace(good, **change)
