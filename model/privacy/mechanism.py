@@ -46,6 +46,8 @@ class GaussianRelease:
         value = getattr(self, field)
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise ContractError(f"release {self.name!r} has {field} {value!r}; use a finite number")
+        # An int would give the same mechanism another digest.
+        object.__setattr__(self, field, float(value))
         if value < 0 or (value == 0 and field != "noise_multiplier") or (value > 1 and field == "sampling"):
             raise ContractError(f"release {self.name!r} has {field} {value!r}, outside its range; see spec 6.1")
 
