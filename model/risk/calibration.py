@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from model.errors import SchemaError
+from model.risk.knots import project_simplex
 
 Floats = npt.NDArray[np.float64]
 
@@ -18,7 +19,11 @@ EDGES = np.linspace(-6.0, 4.0, CELLS + 1)  # PD .25 % to 98 %; logits beyond fal
 CENTERS = (EDGES[1:] + EDGES[:-1]) / 2
 SLOPE_RANGE = (0.05, 20.0)
 PRIOR = np.array([4.0, 0.25])  # precision of slope around 1 (sd .5) and of intercept around 0 (sd 2)
-NEWTON_STEPS = 50
+MOST_STEPS = 200
+PASSES = 2
+START = np.array([1.0, 0.0])
+DESIGN = np.column_stack([CENTERS, np.ones(CELLS)])
+KERNEL = np.array([1.0, 2, 3, 2, 1]) / 9
 
 
 def sigmoid(logit: npt.ArrayLike) -> Floats:
@@ -74,41 +79,52 @@ class Platt:
     def fit(cls, counts: npt.ArrayLike, *, noise_sd: float = 0.0) -> Platt:
         """Penalised maximum likelihood (Platt 1999) on counts (2·CELLS,) of `logit_histogram`, possibly noisy.
 
-        Cells lost in noise are left out; kept ones enter the score equations as they are, negative ones too, which
-        keeps those equations unbiased. The prior (slope 1, intercept 0) grows with the noise. Always has one answer.
+        Each cell weighs by the share of its variance that is not noise (the optimal estimating function, Godambe
+        1960); its counts enter as they are, negative ones too, which keeps the equations unbiased. Without noise this
+        is plain likelihood; a sea of noise leaves the prior, slope 1 and intercept 0.
         """
         both = np.asarray(counts, np.float64)
         if both.shape != (2 * CELLS,) or not np.all(np.isfinite(both)):
             raise SchemaError(f"calibration counts of shape {both.shape} are not {2 * CELLS} finite ones; count again")
-        bad, total = both[CELLS:], both[:CELLS] + both[CELLS:]
-        kept = total > 2 * np.sqrt(2.0) * noise_sd
-        if not np.any(kept):
+        good, bad = both[:CELLS], both[CELLS:]
+        if good.sum() + bad.sum() <= 0:
             return cls()
-        slope, intercept = _newton(CENTERS[kept], bad[kept], total[kept], noise_sd)
-        return cls(float(np.clip(slope, *SLOPE_RANGE)), intercept)
+        point = START
+        for _ in range(PASSES):
+            weight, information = _weights(good + bad, sigmoid(DESIGN @ point), noise_sd)
+            point = _maximise(weight * good, weight * bad, weight * information)
+        return cls(float(np.clip(point[0], *SLOPE_RANGE)), float(point[1]))
 
 
-def _newton(z: Floats, bad: Floats, total: Floats, noise_sd: float) -> tuple[float, float]:
-    """Unique maximum of a strictly concave function of (slope, intercept), by Newton with step halving."""
-    design = np.column_stack([z, np.ones_like(z)])
-    point = start = np.array([1.0, 0.0])
-    pd = sigmoid(design @ start)
-    fisher = (design.T * (total * pd * (1 - pd))) @ design + np.diag(PRIOR)
-    inflation = 1 + float(np.trace(np.linalg.solve(fisher, noise_sd**2 * design.T @ design))) / 2
-    prior = PRIOR * inflation
+def _weights(total: Floats, pd: Floats, noise_sd: float) -> tuple[Floats, Floats]:
+    """Per cell: information / (information + noise variance of its residual), and the information, (CELLS,) each.
+
+    The cell's size is smoothed over its neighbours, so that its own noise hardly chooses its own weight.
+    """
+    size = project_simplex(total, float(total.sum()))
+    if noise_sd > 0:
+        size = np.convolve(size, KERNEL, mode="same")
+    information = size * pd * (1 - pd)
+    noise = noise_sd**2 * (pd**2 + (1 - pd) ** 2)
+    return information / np.maximum(information + noise, 1e-300), information
+
+
+def _maximise(good: Floats, bad: Floats, information: Floats) -> Floats:
+    """Weighted likelihood plus prior over (slope, intercept), by Fisher scoring with step halving."""
 
     def value(at: Floats) -> float:
-        eta = design @ at
-        return float(bad @ eta - total @ np.logaddexp(0, eta) - 0.5 * prior @ (at - start) ** 2)
+        eta = DESIGN @ at
+        fit = bad @ np.logaddexp(0, -eta) + good @ np.logaddexp(0, eta)
+        return float(-fit - 0.5 * PRIOR @ (at - START) ** 2)
 
-    for _ in range(NEWTON_STEPS):
-        pd = sigmoid(design @ point)
-        slope = design.T @ (bad - total * pd) - prior * (point - start)
-        curve = (design.T * (total * pd * (1 - pd))) @ design + np.diag(prior)
+    point = START
+    curve = (DESIGN.T * information) @ DESIGN + np.diag(PRIOR)
+    for _ in range(MOST_STEPS):
+        slope = DESIGN.T @ (bad - (good + bad) * sigmoid(DESIGN @ point)) - PRIOR * (point - START)
         step = np.linalg.solve(curve, slope)
         while value(point + step) < value(point) and np.abs(step).max() > 1e-12:
-            step /= 2
+            step = step / 2
         point = point + step
         if np.abs(step).max() < 1e-10:
             break
-    return float(point[0]), float(point[1])
+    return point

@@ -6,6 +6,7 @@ negative where noise was added.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +27,7 @@ class Estimate:
     se: float
 
 
+NOTHING = 1e-6  # a total of rows below this is none
 UNKNOWN = Estimate(0.5, 0.5)  # what is said of an AUC when one class is empty or lost in noise
 
 
@@ -44,7 +46,7 @@ def auc_from_histogram(good: Array, bad: Array, noise_sd: float = 0.0) -> Estima
     """
     g, b = _pair(good, bad)
     total_good, total_bad = g.sum(), b.sum()
-    if total_good <= 0 or total_bad <= 0:
+    if total_good <= NOTHING or total_bad <= NOTHING:
         return UNKNOWN
     below = (np.cumsum(g) - g / 2) / total_good  # a default's placement among the repaid
     above = (total_bad - np.cumsum(b) + b / 2) / total_bad
@@ -65,7 +67,7 @@ def gini(area: float) -> float:
 def ks(good: Array, bad: Array) -> float:
     """Greatest gap between the two cumulative shares, 0 … 1; 0 where a class is empty."""
     g, b = (np.maximum(n, 0) for n in _pair(good, bad))
-    if g.sum() <= 0 or b.sum() <= 0:
+    if g.sum() <= NOTHING or b.sum() <= NOTHING:
         return 0.0
     return float(np.abs(np.cumsum(g) / g.sum() - np.cumsum(b) / b.sum()).max())
 
@@ -103,26 +105,38 @@ def ece_from_histogram(
 ) -> Estimate:
     """ECE over `groups` groups of neighbouring cells, as equal in count as the cells allow, and its error.
 
-    `predicted` (B,) is each cell's PD. Noise widens every gap, so the plain value is biased upward; `debias` takes the
-    noise's variance out of each squared gap.
+    `predicted` (B,) is each cell's PD. Noise widens every gap, so the plain value is biased upward; `debias`
+    gives each gap the size whose expected reading under noise is the gap read (folded normal, 0 where less).
     """
     g, b = _pair(good, bad)
     count = np.maximum(g + b, 0)
-    if count.sum() <= 0:
+    if count.sum() <= NOTHING:
         return Estimate(1.0, 1.0)
     middle = np.cumsum(count) - count / 2
     group = np.minimum((groups * middle / count.sum()).astype(np.int64), groups - 1)
     gap = np.bincount(group, predicted * (g + b) - b, groups) / count.sum()
     noise = np.bincount(group, noise_sd**2 * (predicted**2 + (1 - predicted) ** 2), groups) / count.sum() ** 2
     chance = np.bincount(group, count * predicted * (1 - predicted), groups) / count.sum() ** 2
-    size = np.sqrt(np.maximum(gap**2 - noise, 0)) if debias else np.abs(gap)
-    return Estimate(float(size.sum()), float(np.sqrt((noise + chance).sum())))
+    spread = np.sqrt(noise)
+    sizes = [_unfold(abs(g), s) if debias else abs(g) for g, s in zip(gap, spread, strict=True)]
+    return Estimate(float(sum(sizes)), float(np.sqrt((noise + chance).sum())))
+
+
+def _unfold(size: float, sd: float) -> float:
+    """m ≥ 0 with E|N(m, sd²)| = size, by bisection; 0 where size is below what sd alone gives."""
+    low, high = 0.0, size
+    for _ in range(40 if sd > 0 else 0):
+        middle = (low + high) / 2
+        z = middle / sd
+        mean = sd * math.sqrt(2 / math.pi) * math.exp(-z * z / 2) + middle * math.erf(z / math.sqrt(2))
+        low, high = (middle, high) if mean < size else (low, middle)
+    return high if sd == 0 else low
 
 
 def psi(expected: Array, actual: Array, floor: float = 1e-4) -> float:
     """Population stability index of two histograms (B,); shares below `floor` are lifted to it."""
     one, two = (np.maximum(n, 0) for n in _pair(expected, actual))
-    if one.sum() <= 0 or two.sum() <= 0:
+    if one.sum() <= NOTHING or two.sum() <= NOTHING:
         return 0.0
     p, q = np.maximum(one / one.sum(), floor), np.maximum(two / two.sum(), floor)
     return float(np.sum((q - p) * np.log(q / p)))
