@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from model.contract.record import Record, require
+from model.contract.record import Record, check_types, require
 from model.errors import ContractError
 from model.privacy.mechanism import GaussianRelease
 from model.risk.schema import Schema
@@ -143,6 +143,8 @@ class TrainingPlan(Record):
 
     def check(self) -> None:
         """ContractError for a field out of its range; whether it is *allowed* is for the policy pack (spec 3.6)."""
+        for feature in self.schema.features:
+            check_types(feature)
         require(0 < len(self.name) <= 128 and 0 < len(self.purpose) <= 512, "a plan needs a short name and a purpose")
         require(self.topology in TOPOLOGIES, f"the topology {self.topology!r} is unknown; use field or farm")
         require(self.phones >= 1 and self.holdout_phones >= 0, "a plan needs at least one phone and no negative count")

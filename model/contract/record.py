@@ -59,6 +59,12 @@ class Record:
         return cls(**{name: _parsed(raw[name], hint, f"{cls.__name__}.{name}") for name, hint in hints.items()})
 
 
+def check_types(part: Any) -> None:
+    """ContractError unless every field of the dataclass `part` is of its annotated type."""
+    for name, hint in _hints(type(part)).items():
+        _checked(getattr(part, name), hint, f"{type(part).__name__}.{name}")
+
+
 def require(condition: bool, sentence: str) -> None:
     """ContractError with `sentence` unless `condition`."""
     if not condition:

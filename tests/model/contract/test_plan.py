@@ -130,6 +130,18 @@ def test_plan_ranges(change: dict[str, Any], word: str) -> None:
         replace(PLAN, **change)
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("source", 5), ("profile", None), ("reason", b""), ("buckets", 3.0), ("required", 1), ("values", [1, 2, 3])],
+)
+def test_a_feature_of_wrong_types_is_refused(field: str, value: Any) -> None:
+    raw = PLAN.to_dict()
+    raw["schema"]["features"][1][field] = value
+    raw["schema_digest"] = Schema.from_dict(raw["schema"]).digest
+    with pytest.raises(ContractError, match=f"Feature.{field}"):
+        TrainingPlan.from_dict(raw)
+
+
 @pytest.mark.parametrize("mode", ["helper", "pairwise", "local"])
 def test_reserved_modes_are_refused_as_not_built(mode: str) -> None:
     assert replace(PRIVACY, mode="central") == PRIVACY
