@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import struct
@@ -19,7 +20,7 @@ from model.contract import merkle
 from model.contract.canonical import decode, encode
 from model.contract.checkpoint import Checkpoint, open_note, sign_note
 from model.contract.envelope import SigningKey
-from model.errors import ContractError, InputError
+from model.errors import ContractError, InputError, RunError
 
 ORIGIN = "pocketscore/log"
 MAX_ENTRY_BYTES = 1 << 16
@@ -88,10 +89,7 @@ class Log:
         with self._locked():
             if self._state_on_disk() != self._seen:
                 self.verify()
-            with open(self._entries, "ab") as file:
-                file.write(_HEAD.pack(len(body), leaf) + body)
-                file.flush()
-                os.fsync(file.fileno())
+            self._write(_HEAD.pack(len(body), leaf) + body)
             self._seen = self._state_on_disk()
             self._leaves.append(leaf)
             return self.size - 1
@@ -126,6 +124,18 @@ class Log:
             if head is not None:
                 _check_head(leaves, head, self.origin)
         self._leaves, self._seen = leaves, seen
+
+    def _write(self, frame: bytes) -> None:
+        """Append one whole frame durably, or, where the disk is full, nothing."""
+        with open(self._entries, "ab", buffering=0) as file:
+            start = file.tell()
+            try:
+                if file.write(frame) != len(frame):
+                    raise OSError(errno.ENOSPC, "the disk is full")
+                os.fsync(file.fileno())
+            except OSError as error:
+                file.truncate(start)
+                raise RunError(f"the log {self._entries} cannot be written ({error.strerror}); free space") from error
 
     def _stored_head(self) -> Checkpoint | None:
         if not self._checkpoint.exists():
