@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 import secrets
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -35,8 +35,8 @@ class PhoneStore(Protocol):
         """Keep events of one type: equally long numeric columns, one of them `day`."""
         ...
 
-    def events(self) -> dict[str, Columns]:
-        """All events by type, columns joined in order of arrival."""
+    def events(self, without: Collection[str] = ()) -> dict[str, Columns]:
+        """Events by type, columns joined in order of arrival; types in `without` are not even decrypted."""
         ...
 
     def retain(self, first_day: int) -> int:
@@ -119,9 +119,10 @@ class SqliteStore:
             self._insert(f"event/{kind}", packed)
             self._note_kind(kind)
 
-    def events(self) -> dict[str, Columns]:
-        """All events by type."""
-        found = {kind: [_unpack(body) for _, body in self._records(f"event/{kind}")] for kind in self._kinds()}
+    def events(self, without: Collection[str] = ()) -> dict[str, Columns]:
+        """Events by type, but those in `without`."""
+        kinds = [kind for kind in self._kinds() if kind not in without]
+        found = {kind: [_unpack(body) for _, body in self._records(f"event/{kind}")] for kind in kinds}
         return {
             kind: {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
             for kind, batches in found.items()

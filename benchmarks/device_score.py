@@ -1,0 +1,53 @@
+"""Process start to sealed score of `pocketscore-device score`: wall time and peak memory, each run a new process.
+
+    python benchmarks/device_score.py HOME [--runs 20] [--max-ms 500] [--max-mb 100]
+
+HOME is a device home with consent, an installed release and features (`pocketscore demo` leaves one). Exit code 1
+when the median run is over a limit. Each run makes a real score in HOME.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+SCORE = [sys.executable, "-m", "fl_client", "score"]
+
+
+def measure(home: Path, out: Path) -> tuple[float, float]:
+    """(milliseconds, MiB) of one process from start to the sealed file."""
+    begun = time.perf_counter()
+    process = subprocess.Popen([*SCORE, str(home), "--json", "--out", str(out)], stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0 or not out.is_file():
+        raise SystemExit(f"{home} gave no score; see the sentence above")
+    out.unlink()
+    return (time.perf_counter() - begun) * 1e3, usage.ru_maxrss / 1024
+
+
+def main() -> int:
+    """Print one JSON line; 1 if a limit is passed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("home", type=Path)
+    parser.add_argument("--runs", type=int, default=20)
+    parser.add_argument("--max-ms", type=float, default=500.0)
+    parser.add_argument("--max-mb", type=float, default=100.0)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        runs = [measure(args.home, Path(folder) / "score.sealed") for _ in range(args.runs)]
+    times, sizes = zip(*runs, strict=True)
+    figures = {"runs": args.runs, "ms_best": min(times), "ms_median": statistics.median(times), "mib_peak": max(sizes)}
+    print(json.dumps({name: round(value, 1) for name, value in figures.items()}))
+    return int(figures["ms_median"] > args.max_ms or figures["mib_peak"] > args.max_mb)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

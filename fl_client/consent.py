@@ -1,0 +1,98 @@
+"""Who agreed to what: receipts signed by the pairwise key, withdrawal as an entry, refusal per source (spec 9.5)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+
+from fl_client.egress import Egress, Recipient
+from fl_client.identity import LenderCard, Pairwise
+from fl_client.store import PhoneStore
+from model.contract.consent import DOMAIN, ConsentReceipt
+from model.contract.envelope import Signed, keyid, sign, verify
+from model.errors import ConsentError, InputError
+from model.risk.schema import Schema
+
+DAY_SECONDS = 86_400
+CONSENT_DAYS = 365  # asked again every year; no pack names a shorter period
+CONTROLLER = "the borrower's own phone"
+
+
+class Consents:
+    """The receipts of one pair (phone, lender), append-only in the encrypted store."""
+
+    def __init__(self, store: PhoneStore, identity: Pairwise) -> None:
+        self._store, self._identity = store, identity
+        self._table = f"consent/{identity.label}"
+
+    def receipts(self) -> list[ConsentReceipt]:
+        """All entries, oldest first; SignatureError if one was not made by this phone."""
+        public = self._identity.key.public_bytes
+        ring = {keyid(public): public}
+        signed = (Signed.from_bytes(entry["signed"]) for entry in self._store.entries(self._table))
+        return [ConsentReceipt.from_dict(verify(one, DOMAIN, ring)) for one in signed]
+
+    def give(
+        self,
+        schema: Schema,
+        card: LenderCard,
+        *,
+        purpose: str,
+        policy_pack: str,
+        now: int,
+        denied: Collection[str] = (),
+        language: str = "en",
+    ) -> ConsentReceipt:
+        """Record consent to `purpose` over every source the schema reads, but those `denied`.
+
+        InputError for a purpose the lender does not name or a source the schema does not read.
+        """
+        sources = {feature.source for feature in schema.features}
+        _require_known("purpose", {purpose}, set(card.purposes))
+        _require_known("source", set(denied), sources)
+        number = sum(receipt.withdrawn_at is None for receipt in self.receipts()) + 1
+        return self._keep(
+            ConsentReceipt(
+                consent_id=self._identity.consent_id(number),
+                purpose=purpose,
+                audience=self._identity.audience,
+                data_categories=tuple(sorted({f.profile for f in schema.features if f.source not in denied})),
+                sources_allowed=tuple(sorted(sources - set(denied))),
+                sources_denied=tuple(sorted(denied)),
+                policy_pack=policy_pack,
+                given_at=now,
+                expires_at=now + CONSENT_DAYS * DAY_SECONDS,
+                withdrawn_at=None,
+                language=language,
+                controller=CONTROLLER,
+            )
+        )
+
+    def withdraw(self, purpose: str, now: int) -> ConsentReceipt:
+        """Add the withdrawal; one command, as giving was. ConsentError if there is nothing to withdraw."""
+        return self._keep(self.current(purpose, now).withdrawn(now))
+
+    def current(self, purpose: str, now: int) -> ConsentReceipt:
+        """The receipt in force; ConsentError if none was given, or the last was withdrawn or has expired."""
+        given = [receipt for receipt in self.receipts() if receipt.purpose == purpose]
+        if not given:
+            raise ConsentError(f"there is no consent to {purpose} for {self._identity.audience}; give it first")
+        given[-1].require(purpose, self._identity.audience, now)
+        return given[-1]
+
+    def release(self, receipt: ConsentReceipt, card: LenderCard, egress: Egress) -> bytes:
+        """The lender's copy, signed and sealed. It names no sources: which were refused is not the lender's to know."""
+        copy = replace(receipt, data_categories=("score",), sources_allowed=(), sources_denied=())
+        to = Recipient(card.hpke_public, {"purpose": receipt.purpose, "audience": card.audience})
+        return egress.release(DOMAIN, copy.to_dict(), consent_id=copy.consent_id, key=self._identity.key, to=to)
+
+    def _keep(self, receipt: ConsentReceipt) -> ConsentReceipt:
+        signed = sign(DOMAIN, receipt.to_dict(), [self._identity.key])
+        self._store.append(self._table, {"signed": signed.to_bytes()})
+        return receipt
+
+
+def _require_known(what: str, asked: set[str], known: set[str]) -> None:
+    odd = sorted(asked - known)
+    if odd:
+        raise InputError(f"{odd[0]!r} is no {what} here; choose from {', '.join(sorted(known))}")

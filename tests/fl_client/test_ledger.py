@@ -1,0 +1,113 @@
+"""The phone's own privacy account: one number, never charged twice, capped by the year."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fl_client.ledger import YEAR_SECONDS, YEARLY_RHO, Ledger, epsilon, rho
+from fl_client.store import SqliteStore
+from model.contract.plan import LocalTraining, ModelChoice, PrivacyPlan, ServerOptimiser, TrainingPlan
+from model.errors import BudgetError
+from model.privacy.mechanism import GaussianRelease
+from model.risk.registry import default_schema
+
+NOW = 1_900_000_000
+
+
+def make_plan(name: str = "p", z: float = 20.0, rounds: int = 20) -> TrainingPlan:
+    charges = (
+        GaussianRelease("knots", z, 1.0, 1, 1.0, "all"),
+        GaussianRelease("training", z, 1.0, rounds, 1.0, "train"),
+        GaussianRelease("evaluation", z, 1.0, 1, 1.0, "holdout"),
+    )
+    return TrainingPlan(
+        name=name,
+        purpose="test",
+        created_at=NOW,
+        schema=default_schema(),
+        review_features=(),
+        policy_pack="in-rbi-2025",
+        topology="field",
+        phones=10_000,
+        holdout_phones=2_000,
+        min_cohort=30,
+        rounds=rounds,
+        participation=1.0,
+        model=ModelChoice(),
+        local=LocalTraining(1, 0.1, 0, 0.0, 1.0),
+        server=ServerOptimiser("fedavg", 1.0, 0.9, 0.5, 0.0, 0.99, 1e-8),
+        privacy=PrivacyPlan("central", 1e-6, 2.0, "zero-out", "phone", charges),
+    )
+
+
+@pytest.fixture
+def ledger() -> Ledger:
+    return Ledger(SqliteStore(":memory:", b"r" * 32))
+
+
+def test_rho_is_one_over_two_z_squared():
+    assert rho(GaussianRelease("a", 20.0, 3.0, 20, 1.0, "all")) == pytest.approx(1 / 800)
+    assert rho(GaussianRelease("a", 0.0, 1.0, 1, 1.0, "all")) == math.inf
+
+
+@given(st.floats(0.001, 5), st.floats(0.001, 5))
+def test_epsilon_grows_with_rho(a, b):
+    assert epsilon(a + b, 1e-6) > epsilon(a, 1e-6) > a
+
+
+def test_the_default_cap_is_the_year_it_claims():
+    assert epsilon(YEARLY_RHO, 1e-6) == pytest.approx(5.8, abs=0.05)
+    assert epsilon(0.0, 1e-6) == 0.0
+
+
+def test_charges_add_up_and_are_never_taken_twice(ledger):
+    plan = make_plan()
+    ledger.charge(plan, "knots", 0, NOW)
+    for round_ in range(20):
+        ledger.charge(plan, "training", round_, NOW + round_)
+    first = ledger.charge(plan, "training", 3, NOW + 99)
+    assert first.at == NOW + 3
+    assert ledger.lifetime() == pytest.approx(21 / 800)
+    summary = ledger.summary(NOW + 99)
+    assert (summary["releases"], summary["plans"]) == (21, 1)
+
+
+def test_what_no_plan_announces_is_refused(ledger):
+    plan = make_plan()
+    for name, round_ in (("survey", 0), ("training", 20), ("training", -1)):
+        with pytest.raises(BudgetError, match="announces no release"):
+            ledger.charge(plan, name, round_, NOW)
+    assert ledger.spends() == []
+
+
+def test_the_yearly_cap_holds_and_a_year_later_is_free_again(ledger):
+    plan = make_plan(z=1.0, rounds=2)  # rho 1/2 a release: the whole default cap
+    ledger.charge(plan, "training", 0, NOW)
+    with pytest.raises(BudgetError, match=r"over the cap of 0\.5"):
+        ledger.charge(plan, "training", 1, NOW + 1)
+    assert len(ledger.spends()) == 1
+    later = NOW + YEAR_SECONDS
+    ledger.charge(plan, "training", 1, later)
+    assert ledger.past_year(later) == pytest.approx(0.5)
+    assert ledger.lifetime() == pytest.approx(1.0)
+
+
+def test_a_plan_is_refused_before_its_first_round(ledger):
+    ledger.require(make_plan(z=20.0), "train", NOW)
+    with pytest.raises(BudgetError, match="sit this plan out"):
+        ledger.require(make_plan(z=2.0), "train", NOW)
+    ledger.require(make_plan(z=2.0), "holdout", NOW)  # two releases reach that phone, not 21
+    with pytest.raises(BudgetError):
+        ledger.require(make_plan(z=0.0), "holdout", NOW)
+
+
+def test_a_plan_half_done_is_not_counted_twice(ledger):
+    plan = make_plan(z=4.6)  # 21 releases: rho .496, just under the cap
+    ledger.require(plan, "train", NOW)
+    for round_ in range(15):
+        ledger.charge(plan, "training", round_, NOW)
+    ledger.require(plan, "train", NOW)
+    with pytest.raises(BudgetError):
+        ledger.require(make_plan("another", z=4.6), "train", NOW)
