@@ -25,7 +25,7 @@ from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
 from fl_client import hardened
 from fl_client.fetching import FolderFetcher, HttpFetcher, Sync
 from fl_client.trusted import CLOCK_SKEW, Trusted
-from fl_server import release
+from fl_server import release, repository
 from fl_server.release import DAY, ReleaseKeys
 from model.contract import envelope
 from model.contract.canonical import sha256_hex
@@ -113,7 +113,7 @@ class Publisher:
         change(metadata.signed)
         metadata.signatures.clear()
         for signer in signers:
-            metadata.sign(release._signer(signer), append=True)
+            metadata.sign(repository.signer(signer), append=True)
         path.write_bytes(metadata.to_bytes())
 
     def republish_freshness(self, now: int = NOW) -> None:
@@ -249,9 +249,9 @@ def test_case_43_manifest_of_another_model(phone: Trusted, publisher: Publisher)
     # Metadata signed 2-of-2 over a model that its manifest does not describe.
     other = onnx_model(7.0)
     signed = envelope.sign("release/1", manifest_of(onnx_model(8.0), 2).to_dict(), KEYS.pair)
-    repository = release._Repository(publisher.folder)
+    files_of = repository.SignedRepository(publisher.folder)
     files = {"demo/model.onnx": other, "demo/manifest.cbor": signed.to_bytes()}
-    repository.write_targets(files, {}, KEYS, NOW + DAY)
+    files_of.write_targets(files, {}, KEYS, NOW + DAY)
     publisher.republish_freshness()
     with pytest.raises(TrustError, match="not the one its manifest describes"):
         phone.update(publisher.url, now=NOW)
@@ -276,8 +276,8 @@ def test_case_44_older_release_under_newer_metadata(phone: Trusted, publisher: P
     updated(phone, publisher)
     onnx = onnx_model(1.0)
     signed = envelope.sign("release/1", manifest_of(onnx, 1).to_dict(), KEYS.pair)
-    repository = release._Repository(publisher.folder)
-    repository.write_targets({"demo/model.onnx": onnx, "demo/manifest.cbor": signed.to_bytes()}, {}, KEYS, NOW + DAY)
+    files_of = repository.SignedRepository(publisher.folder)
+    files_of.write_targets({"demo/model.onnx": onnx, "demo/manifest.cbor": signed.to_bytes()}, {}, KEYS, NOW + DAY)
     publisher.republish_freshness()
     with pytest.raises(TrustError, match="version 1 is older than version 2"):
         phone.update(publisher.url, now=NOW)
@@ -376,12 +376,10 @@ def test_case_47_threshold_not_met(phone: Trusted, publisher: Publisher, signers
 
 def test_case_47_manifest_lacks_the_reviewer(phone: Trusted, publisher: Publisher) -> None:
     onnx = onnx_model(5.0)
-    repository = release._Repository(publisher.folder)
+    files_of = repository.SignedRepository(publisher.folder)
     for signers, good in (([key(1)], False), ([key(1), key(1)], False), ([key(1), key(9)], False), (KEYS.pair, True)):
         signed = envelope.sign("release/1", manifest_of(onnx, 2).to_dict(), signers)
-        repository.write_targets(
-            {"demo/model.onnx": onnx, "demo/manifest.cbor": signed.to_bytes()}, {}, KEYS, NOW + DAY
-        )
+        files_of.write_targets({"demo/model.onnx": onnx, "demo/manifest.cbor": signed.to_bytes()}, {}, KEYS, NOW + DAY)
         publisher.republish_freshness()
         if good:
             updated(phone, publisher)
@@ -425,7 +423,7 @@ def test_case_48_revoked_key(phone: Trusted, publisher: Publisher, tmp_path: Pat
 
 def test_case_48_revocation_counts_for_the_installed_copy(phone: Trusted, publisher: Publisher) -> None:
     updated(phone, publisher)
-    release._Repository(publisher.folder).write_root(
+    repository.SignedRepository(publisher.folder).write_root(
         ReleaseKeys(key(11), key(12), key(13)), [*KEYS.pair, key(11), key(12)], NOW + DAY
     )  # a new root alone: nothing is signed again yet
     with pytest.raises(TrustError):
@@ -436,7 +434,7 @@ def test_case_48_revocation_counts_for_the_installed_copy(phone: Trusted, publis
 
 def test_case_48_root_signed_by_one_old_key_only(phone: Trusted, publisher: Publisher) -> None:
     updated(phone, publisher)
-    release._Repository(publisher.folder).write_root(
+    repository.SignedRepository(publisher.folder).write_root(
         ReleaseKeys(key(11), key(12)), [key(1), key(11), key(12)], NOW + DAY
     )
     with pytest.raises(TrustError, match="refused"):
@@ -577,23 +575,23 @@ def build(signers: dict[str, tuple[SigningKey, ...]], late: set[str], wrong: set
     def written(part: Any, role: str) -> bytes:
         metadata: Any = Metadata(part)
         for signer in signers[role]:
-            metadata.sign(release._signer(signer), append=True)
+            metadata.sign(repository.signer(signer), append=True)
         return bytes(metadata.to_bytes())
 
     def expires(role: str) -> Any:
-        return release._time(NOW - 1 if role in late else NOW + DAY)
+        return repository.utc(NOW - 1 if role in late else NOW + DAY)
 
     root = Root(expires=expires("root"))
     for role, names in SIGNERS.items():
         root.roles[role].threshold = len(names)
         for name in names:
-            root.add_key(release._public(name), role)
+            root.add_key(repository.public_key(name), role)
     targets = written(Targets(version=2, expires=expires("targets")), "targets")
     named = b"{}" if "targets" in wrong else targets
-    snapshot = Snapshot(version=2, expires=expires("snapshot"), meta={"targets.json": release._describe(2, named)})
+    snapshot = Snapshot(version=2, expires=expires("snapshot"), meta={"targets.json": repository.describe(2, named)})
     body = written(snapshot, "snapshot")
     stamp = Timestamp(version=2, expires=expires("timestamp"))
-    stamp.snapshot_meta = release._describe(3 if "snapshot" in wrong else 2, body)
+    stamp.snapshot_meta = repository.describe(3 if "snapshot" in wrong else 2, body)
     return {
         "root": written(root, "root"),
         "timestamp": written(stamp, "timestamp"),
@@ -667,7 +665,7 @@ def test_forms_that_python_tuf_takes_and_we_do_not() -> None:
 
 
 def test_one_key_under_two_ids_does_not_count_twice() -> None:
-    root: Any = Metadata(Root(expires=release._time(NOW + DAY)))
+    root: Any = Metadata(Root(expires=repository.utc(NOW + DAY)))
     names = [SSlibKey(name, "ed25519", "ed25519", {"public": key(1).public_bytes.hex()}) for name in ("aa", "bb")]
     for role in SIGNERS:
         root.signed.roles[role].threshold = 2

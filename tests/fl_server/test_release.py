@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tuf.api.metadata import Metadata
 
-from fl_server import release
+from fl_server import release, repository
 from fl_server.keys import KeyRing, load_key, replace_file, save_key
 from fl_server.release import DAY, Lifetimes, ReleaseKeys
 from model.contract import envelope
@@ -132,7 +132,7 @@ def test_a_crash_before_the_timestamp_leaves_the_old_release(tmp_path: Path, mon
         replace_file(path, data, mode)
 
     with monkeypatch.context() as patch:
-        patch.setattr(release, "replace_file", crash)
+        patch.setattr(repository, "replace_file", crash)
         with pytest.raises(OSError, match="No space"):
             publish(tmp_path, 2)
     assert newest(tmp_path) == before
