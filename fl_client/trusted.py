@@ -94,7 +94,7 @@ class Trusted:
     def _later_roots(self) -> list[bytes]:
         """Roots synced after the anchor, in order. A revocation counts from the moment it was seen."""
         history = self.folder / "sync" / "root_history"
-        found = {int(path.name.split(".")[0]): path for path in history.glob("*.root.json")}
+        found = {int(path.name.split(".")[0]): path for path in history.glob("[0-9]*.root.json")}
         return [found[version].read_bytes() for version in sorted(found)[1:]]
 
     def _files(self, sync: Sync, verified: Repository, name: str) -> dict[str, bytes]:
@@ -143,10 +143,15 @@ class Trusted:
     def _locked(self) -> Iterator[None]:
         handle = os.open(self.folder, os.O_RDONLY)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise TrustError("another update is running on this phone; wait for it to end") from error
             yield
-        except BlockingIOError as error:
-            raise TrustError("another update is running on this phone; wait for it to end") from error
+        except OSError as error:
+            raise TrustError(
+                f"{self.folder} cannot be used ({error.strerror}); free space or check its owner"
+            ) from error
         finally:
             os.close(handle)
 
@@ -194,7 +199,7 @@ def _read(path: Path, keys: set[str]) -> dict[str, Any] | None:
         found = decode(path.read_bytes(), max_bytes=MAX_INSTALLED_BYTES)
     except FileNotFoundError:
         return None
-    except ContractError as error:
+    except (ContractError, OSError) as error:
         raise TrustError(f"the file {path} is damaged; delete it and run update") from error
     if not isinstance(found, dict) or set(found) != keys:
         raise TrustError(f"the file {path} is damaged; delete it and run update")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import threading
@@ -213,6 +214,26 @@ def test_a_model_seen_before_is_not_run_again(phone: Trusted, publisher: Publish
     publisher.publish(2, now=NOW + DAY)
     updated(phone, publisher, NOW + DAY)
     assert probed == [onnx_model(1.0), onnx_model(2.0)]
+
+
+def test_a_full_disk_keeps_what_is_installed(
+    phone: Trusted, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    updated(phone, publisher)
+    publisher.publish(2)
+
+    def full(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(TrustError, match=r"No space left on device.; free space"):
+            phone.update(publisher.url, now=NOW)
+    assert phone.load(NOW).manifest["version"] == 1
+    (phone.folder / "installed.cbor").unlink()
+    (phone.folder / "installed.cbor").mkdir()
+    with pytest.raises(TrustError, match="is damaged"):
+        phone.load(NOW)
 
 
 # --- case 43: tampered model --------------------------------------------------------------------------------------
