@@ -6,7 +6,9 @@ logistic regression, L2 chosen by the same folds: a weak baseline would flatter 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -39,11 +41,6 @@ class Baselines:
     def to_dict(self) -> dict[str, float | str | None]:
         """Plain values only."""
         return asdict(self)
-
-
-def run_baselines(folder: Path, knots: int, seed: int, silo_column: str | None) -> Baselines:
-    """All baselines of a saved dataset; meant for a process of its own."""
-    return baselines(Dataset.load(folder), knots=knots, seed=seed, silo_column=silo_column)
 
 
 def baselines(data: Dataset, *, knots: int, seed: int, silo_column: str | None = None) -> Baselines:
@@ -169,4 +166,14 @@ def _both(y: NDArray[np.float32]) -> bool:
     return bool(len(y)) and 0 < float(y.mean()) < 1
 
 
-__all__ = ["Baselines", "baselines", "choose", "design", "exact_knots", "plain", "run_baselines"]
+def main(arguments: Sequence[str]) -> None:
+    """`python -m simulation.baselines FOLDER KNOTS SEED [SILO_COLUMN]`: a process beside the run; prints JSON."""
+    folder, knots, seed, *column = arguments
+    found = baselines(
+        Dataset.load(Path(folder)), knots=int(knots), seed=int(seed), silo_column=column[0] if column else None
+    )
+    print(json.dumps(found.to_dict()))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,146 @@
+"""`pocketscore`: simulate a whole federation on made-up phones or on a person's own table, or run the demo."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from model.errors import PocketScoreError
+from simulation.experiment.request import Request
+from simulation.planning import Options
+from simulation.report import next_steps, show
+from simulation.table import TableChoice
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+
+DEMO_PHONES = 20_000
+DEMO_SEED = 2026
+REFUSED = 2
+INTERRUPTED = 130
+LABELS = {"phones": "making phones", "rounds": "training", "scores": "scoring on phones"}
+
+Out = Annotated[Path, typer.Option(help="Folder of the run; it appears when the run is whole.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print summary.json instead of tables.")]
+Overwrite = Annotated[bool, typer.Option(help="Replace a finished run in the same folder.")]
+Farms = Annotated[int, typer.Option(help="Flower nodes that share the phones.")]
+
+
+@app.callback()
+def _root() -> None:
+    """Federated, on-device credit scoring: the score leaves the phone; the data never does."""
+
+
+@app.command(
+    epilog="Examples:  pocketscore simulate --phones 20000 --epsilon 1.5 --out runs/first   ·   "
+    "pocketscore simulate --data loans.csv --target defaulted --id customer --protected sex,age --out runs/mine"
+)
+def simulate(
+    out: Out,
+    phones: Annotated[int | None, typer.Option(help="Make up this many phones.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Your own table, .csv or .parquet: rows become phones.")] = None,
+    target: Annotated[str | None, typer.Option(help="Column of --data to predict.")] = None,
+    positive: Annotated[str | None, typer.Option(help="Value of --target that is the bad outcome.")] = None,
+    id_: Annotated[str | None, typer.Option("--id", help="Column that says whose row it is.")] = None,
+    protected: Annotated[str, typer.Option(help="Columns to audit and never use as features, by comma.")] = "",
+    schema: Annotated[Path | None, typer.Option(help="TOML with public bounds, categories and signs.")] = None,
+    epsilon: Annotated[float | None, typer.Option(help="Privacy budget of the whole run (default 1.5).")] = None,
+    noise: Annotated[float | None, typer.Option(help="Training noise multiplier instead; 0 turns noise off.")] = None,
+    rounds: Annotated[int, typer.Option(help="Training rounds.")] = 20,
+    participation: Annotated[float, typer.Option(help="Share of phones asked in a round; 1 asks all.")] = 1.0,
+    model: Annotated[str, typer.Option(help="additive (exact reasons) or mlp.")] = "additive",
+    seed: Annotated[int, typer.Option(help="Phones, split and shuffles; never the protective noise.")] = 0,
+    regime: Annotated[str, typer.Option(help="Of made-up phones: default, or weak (little signal).")] = "default",
+    farms: Farms = 2,
+    score: Annotated[int, typer.Option(help="Phones that score themselves for the lender at the end.")] = 1000,
+    baselines: Annotated[bool, typer.Option(help="Fit central, boosting and silo models for comparison.")] = True,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train, release, score, lend and report, on made-up phones or on your own table."""
+    table = _table(data, target, positive, id_, protected, schema)
+    options = Options(epsilon, noise, rounds, participation, model, seed)
+    request = Request(phones, table, regime, options, farms, score, baselines)
+    run(request, out, overwrite=overwrite, as_json=as_json)
+
+
+@app.command(epilog="Example: pocketscore demo --out runs/demo")
+def demo(
+    out: Out = Path("runs/demo"),
+    phones: Annotated[int, typer.Option(help="Made-up phones.")] = DEMO_PHONES,
+    flower: Annotated[bool, typer.Option(help="Through a real SuperLink and four SuperNodes.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """The main job on made-up phones: the demo replaces its own earlier run."""
+    options = Options(epsilon=1.5, seed=DEMO_SEED, test_seeded=flower)
+    request = Request(phones, options=options, farms=4 if flower else 2, grid="superlink" if flower else "in-process")
+    run(request, out, overwrite=True, as_json=as_json)
+
+
+def run(request: Request, out: Path, *, overwrite: bool, as_json: bool) -> None:
+    """Execute with progress bars on stderr; the summary on stdout."""
+    from simulation.experiment.compose import execute
+
+    with _bars() as progress:
+        finished = execute(request, out, progress, overwrite=overwrite)
+    if as_json:
+        print(json.dumps(finished.summary, indent=2, allow_nan=False))
+        return
+    console = Console()
+    show(console, finished.summary, finished.notes, finished.decisions)
+    next_steps(console, out, finished.home)
+
+
+def _table(
+    data: Path | None, target: str | None, positive: str | None, id_: str | None, protected: str, schema: Path | None
+) -> TableChoice | None:
+    if data is None:
+        given = {"--target": target, "--positive": positive, "--id": id_, "--schema": schema, "--protected": protected}
+        stray = [name for name, value in given.items() if value]
+        if stray:
+            raise typer.BadParameter(f"{stray[0]} goes with --data FILE; give the file or leave it out")
+        return None
+    if target is None:
+        raise typer.BadParameter("--data needs --target COLUMN, the outcome to predict")
+    names = tuple(name.strip() for name in protected.split(",") if name.strip())
+    return TableChoice(data, target, positive, id_, names, schema)
+
+
+@contextmanager
+def _bars() -> Iterator[object]:
+    """Progress bars a stage; plain lines would drown a log, so nothing moves where stderr is no terminal."""
+    columns = (TextColumn("{task.description:<18}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+        tasks: dict[str, object] = {}
+
+        def step(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(LABELS.get(stage, stage), total=total)
+            bars.update(tasks[stage], completed=done, total=total)  # type: ignore[arg-type]
+
+        yield step
+
+
+def main() -> None:
+    """The console script: one sentence for a person's mistake, a clean end on Ctrl-C, never a traceback for either."""
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
+    try:
+        app()
+    except PocketScoreError as error:
+        Console(stderr=True).print(f"✗ {error}", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(REFUSED)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("interrupted; the same command goes on where it stopped", highlight=False)
+        sys.exit(INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()

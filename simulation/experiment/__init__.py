@@ -1,0 +1,1 @@
+"""One whole run: phones, plan, training, release, scores, lender, figures, bundle."""

@@ -1,0 +1,142 @@
+"""The whole run, in order: phones → plan → training → release → scores → lender → summary → page → bundle."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from model.errors import RunError
+from simulation.experiment.children import environment, python
+from simulation.experiment.lender import Lender
+from simulation.experiment.request import Progress, Request
+from simulation.experiment.sources import Source, prepare
+from simulation.experiment.workspace import Workspace, opened
+
+if TYPE_CHECKING:  # torch must come after the population's processes were forked
+    from simulation.experiment.outcome import Outcome
+
+BASELINE_KNOTS = 16
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A whole run: its folder, its summary, remarks for the person, the device home left behind (if any)."""
+
+    out: Path
+    summary: dict[str, Any]
+    notes: tuple[str, ...]
+    home: Path | None
+    decisions: dict[str, int]
+
+
+def execute(
+    request: Request, out: Path, progress: Progress, *, overwrite: bool = False, now: int | None = None
+) -> Finished:
+    """Run `request` into `out`, or resume it. PocketScoreError in one sentence; `out` appears whole or not at all."""
+    moment = int(time.time()) if now is None else now
+    clock = Clock()
+    with opened(out, request.to_dict(), overwrite=overwrite) as place:
+        with clock("phones"):
+            source = prepare(request, place.data, progress)
+        lender = Lender(place.private / "lender", place.partial / "lender" / "book.sqlite")
+        with _baselines(request, source, place) as bases, ThreadPoolExecutor(1) as pool:
+            card = pool.submit(lender.make)
+            outcome = _train_and_release(request, source, place, progress, clock, moment)
+            return _lend_and_report(outcome, lender, card, bases, progress, clock)
+
+
+@dataclass
+class Clock:
+    """Seconds by stage, since the run began."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    began: float = field(default_factory=time.perf_counter)
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        """Add the time of the block to `stage`."""
+        begun = time.perf_counter()
+        yield
+        self.seconds[stage] = round(self.seconds.get(stage, 0.0) + time.perf_counter() - begun, 3)
+
+    def all(self) -> dict[str, float]:
+        """Stages so far, and their total."""
+        return {**self.seconds, "total": round(time.perf_counter() - self.began, 3)}
+
+
+def _train_and_release(
+    request: Request, source: Source, place: Workspace, progress: Progress, clock: Clock, now: int
+) -> Outcome:
+    from model.privacy.accountant import observers
+    from simulation.experiment import figures, releasing, training
+    from simulation.experiment.outcome import Outcome
+
+    plan, signed = training.plan_of(place, source, request.options, now)
+    with clock("training"):
+        result, record = training.train(place, signed, plan, source.data, request, progress)
+    with clock("release"):
+        watchers = observers(plan.privacy.charges, plan.privacy.delta, plan.privacy.mode)
+        held = source.data.split()[1]
+        found = figures.exact(figures.network_of(result), result.platt, held)
+        charged = figures.charged(result, watchers)
+        released = releasing.release(place, result, charged, watchers, held.x, now)
+    return Outcome(request, source, place, plan, result, record, watchers, held, found, released, now)
+
+
+def _lend_and_report(
+    outcome: Outcome,
+    lender: Lender,
+    card: Future[bytes],
+    bases: Callable[[], dict[str, Any] | None],
+    progress: Progress,
+    clock: Clock,
+) -> Finished:
+    from simulation.experiment import outcome as outcomes
+    from simulation.experiment import scoring
+
+    lent = scoring.Lent()
+    if outcome.released.published is not None:
+        with clock("scoring"):
+            lent = scoring.lend(outcome, lender, card.result(), progress)
+    with clock("baselines"):
+        known = bases()
+    with clock("report"):
+        summary = outcomes.write(outcome, lent, known, clock.all)
+    outcome.place.finish()
+    home = outcome.place.private / "phone"
+    notes = (*outcome.source.notes, *outcome.released.verdict.reasons)
+    return Finished(outcome.place.out, summary, notes, home if home.exists() else None, lent.decisions)
+
+
+@contextmanager
+def _baselines(request: Request, source: Source, place: Workspace) -> Iterator[Callable[[], dict[str, Any] | None]]:
+    """Start the baselines beside the run; the call waits for them. They end with the block, whatever happens."""
+    if not request.baselines:
+        yield lambda: None
+        return
+    column = [source.silo_column] if source.silo_column else []
+    arguments = (str(place.data), str(BASELINE_KNOTS), str(request.options.seed), *column)
+    with open(place.private / "baselines.log", "w+b") as errors:
+        process = subprocess.Popen(
+            python("simulation.baselines", *arguments), stdout=subprocess.PIPE, stderr=errors, env=environment()
+        )
+        try:
+            yield lambda: _answer(process)
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _answer(process: subprocess.Popen[bytes]) -> dict[str, Any] | None:
+    printed, _ = process.communicate()
+    if process.returncode:
+        raise RunError("the baselines failed; see baselines.log in the run's .private folder, or pass --no-baselines")
+    found: dict[str, Any] = json.loads(printed)
+    return found

@@ -1,0 +1,158 @@
+"""Figures of a finished model: the charged ones a gate may read, and exact ones that exist in simulation only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fl_server.app import Result
+from fl_server.gate import ChargedFigures
+from model.contract.plan import TrainingPlan
+from model.privacy.accountant import Observers
+from model.risk.calibration import CELLS, EDGES, Platt
+from model.risk.metrics import auc, auc_from_histogram, ece, ece_from_histogram, ks_exact
+from model.risk.network import RiskNetwork
+from model.risk.precondition import Preconditioner
+from model.risk.scorecard import points
+from simulation.dataset import Dataset
+from simulation.experiment.training import Record
+
+Floats = NDArray[np.float64]
+SCORE_EDGES = np.arange(300, 901, 20)
+
+
+@dataclass(frozen=True)
+class Exact:
+    """On held-out rows, looked at directly: simulation_only. None where a class is missing there."""
+
+    auc: float | None
+    ks: float | None
+    ece: float | None
+    pd: Floats
+    y: NDArray[np.float32]
+
+
+def network_of(result: Result) -> RiskNetwork:
+    """The released network."""
+    network = RiskNetwork(result.plan.schema, result.knots, result.plan.model.hidden)
+    network.load_flat(result.theta)
+    return network
+
+
+def logits(network: RiskNetwork, x: NDArray[np.float32]) -> Floats:
+    """Raw logits (R,) of rows."""
+    with torch.no_grad():
+        parts = [network(torch.from_numpy(np.array(part))).double().numpy() for part in _chunks(x)]
+    return np.concatenate([np.zeros(0), *parts])
+
+
+def exact(network: RiskNetwork, platt: Platt, held: Dataset) -> Exact:
+    """Exact figures of the released model."""
+    pd, y = platt.pd(logits(network, held.x)), held.y
+    if not len(y) or not 0 < y.mean() < 1:
+        return Exact(None, None, None, pd, y)
+    return Exact(auc(pd, y), ks_exact(pd, y), ece(pd, y), pd, y)
+
+
+def charged(result: Result, observers: Observers) -> ChargedFigures:
+    """What the evaluation release says; its noise is in the standard error and taken out of the ECE's bias."""
+    if result.evaluation is None or result.edges is None:
+        return ChargedFigures(None, None, None, observers.released_models)
+    good, bad = np.split(result.evaluation, 2)
+    noise = result.noise_sd.get("evaluate", 0.0)
+    area = auc_from_histogram(good, bad, noise)
+    gap = ece_from_histogram(good, bad, cell_pd(result), noise, debias=True)
+    return ChargedFigures(area.value, area.se, gap.value, observers.released_models)
+
+
+def cell_pd(result: Result) -> Floats:
+    """Mean PD of each evaluation cell (B,), weighing logits by the calibration release: no further look at phones."""
+    if result.edges is None:
+        return np.zeros(0)
+    fine = np.linspace(EDGES[0], EDGES[-1], CELLS * 32 + 1)
+    middle = (fine[1:] + fine[:-1]) / 2
+    weight = np.full(len(middle), 1e-9)
+    if result.calibration is not None:
+        both = np.maximum(result.calibration[:CELLS] + result.calibration[CELLS:], 0)
+        weight += np.repeat(both, 32)
+    cell = np.searchsorted(result.edges, middle, side="right")
+    size = len(result.edges) + 1
+    total = np.bincount(cell, weight, size)
+    mean = np.bincount(cell, weight * result.platt.pd(middle), size) / np.maximum(total, 1e-300)
+    return np.where(total > 0, mean, 0.5)
+
+
+def plots(result: Result, found: Exact, record: Record, held: Dataset) -> dict[str, Any]:
+    """Plain data for the report's plots, and the names of those that are simulation_only."""
+    score = points(found.pd)
+    good, bad = (np.histogram(score[found.y == label], SCORE_EDGES)[0].tolist() for label in (0, 1))
+    return {
+        "score_hist": {"edges": SCORE_EDGES.tolist(), "good": good, "bad": bad},
+        "calibration": calibration_curve(found.pd, found.y),
+        "charged_calibration": _charged_curve(result),
+        "rounds": _rounds(result.plan, result, record, held),
+        "features": importance(result),
+        "simulation_only": ["score_hist", "calibration", "rounds.norm_quantiles", "rounds.clip_rate", "rounds.auc"],
+    }
+
+
+def calibration_curve(pd: Floats, y: NDArray[np.float32], groups: int = 10) -> dict[str, list[float]]:
+    """Mean PD, default rate and rows of equal-count groups."""
+    order = np.argsort(pd, kind="stable")
+    parts = [part for part in np.array_split(order, groups) if len(part)]
+    return {
+        "mean_pd": [float(pd[part].mean()) for part in parts],
+        "observed": [float(y[part].mean()) for part in parts],
+        "count": [len(part) for part in parts],
+    }
+
+
+def importance(result: Result) -> list[dict[str, Any]]:
+    """How much each feature of the additive model moves the logit: sd of its part over the released histogram."""
+    network = network_of(result)
+    rows: list[tuple[float, str]] = []
+    if network.hidden:
+        return []
+    for feature, mass, span in zip(network.schema.features, result.knots.mass, network.encoding.spans, strict=True):
+        weights = result.theta[1 + span.start : 1 + span.stop] * result.platt.slope
+        share = np.asarray(mass)
+        spread = float(np.sqrt(max(share @ weights**2 - (share @ weights) ** 2, 0.0)))
+        rows.append((round(spread, 4), feature.name))
+    return [{"feature": name, "sd": spread} for spread, name in sorted(rows, reverse=True)]
+
+
+def _charged_curve(result: Result) -> dict[str, list[float]] | None:
+    if result.evaluation is None:
+        return None
+    good, bad = np.split(result.evaluation, 2)
+    count = np.maximum(good + bad, 1e-9)
+    return {"mean_pd": cell_pd(result).tolist(), "observed": (bad / count).tolist(), "count": (good + bad).tolist()}
+
+
+def _rounds(plan: TrainingPlan, result: Result, record: Record, held: Dataset) -> list[dict[str, Any]]:
+    coordinates = Preconditioner(plan.schema, result.knots, plan.model.hidden)
+    network = network_of(result)
+    rows = []
+    for number in range(1, plan.rounds + 1):
+        norms = np.concatenate(record.norms.get(number, [np.zeros(0)]))
+        row: dict[str, Any] = {"round": number, "phones": record.replied.get(number)}
+        if len(norms):
+            row["norm_quantiles"] = [float(q) for q in np.quantile(norms, [0.05, 0.25, 0.5, 0.75, 0.95])]
+            row["clip_rate"] = float((norms > plan.local.clip_norm).mean())
+        if number in record.iterates and 0 < held.y.mean() < 1:
+            network.load_flat(coordinates.to_theta(record.iterates[number]))
+            row["auc"] = auc(logits(network, held.x), held.y)
+        row["seconds"] = record.seconds.get(number)
+        rows.append(row)
+    return rows
+
+
+def _chunks(x: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    return [x[at : at + 65536] for at in range(0, len(x), 65536)]
+
+
+__all__ = ["Exact", "cell_pd", "charged", "exact", "importance", "logits", "network_of", "plots"]

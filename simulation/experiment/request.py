@@ -1,0 +1,48 @@
+"""What a person asked for: phones to make up or a table, training options, and how much to score."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from model.errors import InputError
+from simulation.planning import Options
+from simulation.table import TableChoice
+
+MAX_PHONES = 5_000_000
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Request:
+    """One run. Either `phones` synthetic phones or a `table`; `farms` Flower nodes share them.
+
+    `grid` is "in-process" or "superlink" (a real SuperLink with one SuperNode a farm).
+    """
+
+    phones: int | None = None
+    table: TableChoice | None = None
+    regime: str = "default"
+    options: Options = field(default_factory=Options)
+    farms: int = 2
+    scored: int = 1000
+    baselines: bool = True
+    grid: str = "in-process"
+
+    def __post_init__(self) -> None:
+        if (self.phones is None) == (self.table is None):
+            raise InputError("a run needs --phones N or --data FILE, and not both; give one of them")
+        if self.phones is not None and not 1 <= self.phones <= MAX_PHONES:
+            raise InputError(f"--phones {self.phones} is outside 1 to {MAX_PHONES}; 20000 is a good start")
+        if self.farms < 1 or self.scored < 0:
+            raise InputError("--farms must be 1 or more and --score 0 or more; leave them out if unsure")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values: the identity of a run, by which an interrupted one is known again."""
+        raw = asdict(self)
+        if self.table is not None:
+            paths = {name: str(value.absolute()) for name, value in vars(self.table).items() if isinstance(value, Path)}
+            raw["table"] = {**raw["table"], **paths, "protected": list(self.table.protected)}
+        return raw

@@ -1,0 +1,156 @@
+"""Phones score themselves with the released file and send sealed envelopes to a lender in a process of its own."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fl_client.device import Phone, score_phone
+from fl_client.egress import Departure, MemoryEgress
+from fl_client.events import to_columns
+from fl_client.home import DeviceHome, Settings
+from fl_client.identity import LenderCard
+from fl_client.scoring import Scorer
+from fl_client.trusted import TrustedRelease
+from model.errors import NoScore, RunError
+from simulation.dataset import Dataset
+from simulation.experiment.lender import Lender, deliver
+from simulation.experiment.releasing import lender_keyring
+from simulation.experiment.request import Progress, Request
+from simulation.experiment.sources import population_of
+from simulation.experiment.workspace import Workspace
+from simulation.population.generate import events
+from simulation.population.latents import OBSERVATION_END
+
+if TYPE_CHECKING:
+    from simulation.experiment.outcome import Outcome
+
+PURPOSE = "personal-loan"
+
+
+@dataclass
+class Scores:
+    """What left the phones: sealed bytes by kind, egress lines, times in µs, and how many had no score."""
+
+    consents: list[bytes] = field(default_factory=list)
+    envelopes: list[bytes] = field(default_factory=list)
+    departures: list[Departure] = field(default_factory=list)
+    model_us: list[float] = field(default_factory=list)
+    total_us: list[float] = field(default_factory=list)
+    without: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def sent_bytes(self) -> int:
+        """Bytes that were handed to the lender."""
+        return sum(map(len, self.consents)) + sum(map(len, self.envelopes))
+
+
+@dataclass(frozen=True)
+class Lent:
+    """What came of it at the lender."""
+
+    scores: Scores = field(default_factory=Scores)
+    opened: int = 0
+    decisions: dict[str, int] = field(default_factory=dict)
+
+
+def lend(outcome: Outcome, lender: Lender, card: bytes, progress: Progress) -> Lent:
+    """Score the phones, deliver to the lender's process, let it decide, and leave one device home behind."""
+    place, request, data = outcome.place, outcome.request, outcome.source.data
+    published = outcome.released.published
+    if published is None:
+        return Lent()
+    lender.trust(place.partial / "release" / "manifest.cbor", lender_keyring(place))
+    home = leave_home(place, request, data, published.root, card, outcome.now)
+    release = DeviceHome(home).trusted.load(outcome.now)
+    scores = score_phones(request, data, release, card, outcome.now, progress)
+    with lender.serving(place.partial / "logs" / "lender.log") as url:
+        deliver(url, scores.consents)
+        answers = deliver(url, scores.envelopes)
+    refused = [answer for answer in answers if answer["status"] != "accepted"]
+    if refused:
+        raise RunError(f"the lender refused {len(refused)} envelopes ({refused[0]['sentence']}); see its log")
+    decisions = Counter(str(document["outcome"]) for document in lender.decide())
+    return Lent(scores, len(answers), dict(decisions))
+
+
+def score_phones(
+    request: Request, data: Dataset, release: TrustedRelease, card_bytes: bytes, now: int, progress: Progress
+) -> Scores:
+    """Score `request.scored` phones, spread over the population; a typed "no score" is counted, not hidden."""
+    card = LenderCard.read(card_bytes, now)
+    scorer = Scorer(release.onnx, release.manifest, data.schema)
+    scores = Scores()
+    day = OBSERVATION_END if request.table is None else None
+    chosen = spread(request, data)
+    for done, number in enumerate(chosen, 1):
+        _score_one(_phone(request, data, number), scorer, card, scores, now, day)
+        progress("scores", done, len(chosen))
+    return scores
+
+
+def spread(request: Request, data: Dataset) -> list[int]:
+    """Indices of the phones to score: evenly over the population, those with a row where phones are table rows."""
+    usable = np.flatnonzero(data.counts > 0) if request.table is not None else np.arange(data.phones)
+    picks = np.linspace(0, len(usable) - 1, min(request.scored, len(usable))).astype(int)
+    return [int(number) for number in usable[np.unique(picks)]]
+
+
+def _score_one(phone: Phone, scorer: Scorer, card: LenderCard, scores: Scores, now: int, day: int | None) -> None:
+    egress = MemoryEgress(now)
+    consents = phone.consents(card)
+    pack = scorer.manifest["policy_pack"]
+    receipt = consents.give(scorer.schema, card, purpose=PURPOSE, policy_pack=pack, now=now)
+    scores.consents.append(consents.release(receipt, card, egress))
+    try:
+        scored = score_phone(phone, scorer, card, egress, now=now, purpose=PURPOSE, start_day=day)
+    except NoScore as none:
+        scores.without[none.code] = scores.without.get(none.code, 0) + 1
+    else:
+        scores.envelopes.append(scored.sealed)
+        scores.model_us.append(scored.model_us)
+        scores.total_us.append(scored.total_us)
+    scores.departures += egress.lines()
+
+
+def _phone(request: Request, data: Dataset, number: int) -> Phone:
+    if request.table is None:
+        return Phone.in_memory(events=to_columns(events(population_of(request), number)))
+    return Phone.in_memory(row=_row(data, number))
+
+
+def _row(data: Dataset, number: int) -> dict[str, float]:
+    """The phone's last labelled row by feature name, missing cells left out."""
+    row = data.x[data.offsets[number + 1] - 1]
+    return {name: float(value) for name, value in zip(data.schema.names, row.tolist(), strict=True) if value == value}
+
+
+def leave_home(place: Workspace, request: Request, data: Dataset, root: bytes, card: bytes, now: int) -> Path:
+    """One device's home, synced and consented, to go on with after the run."""
+    number = spread(request, data)[0]
+    path = place.private / "phone"
+    home = DeviceHome.create(
+        path,
+        repo=str(place.out / "tuf"),
+        root=root,
+        cards=[card],
+        now=now,
+        schema=data.schema,
+        settings=Settings(str(place.out / "tuf"), epoch_day=now // 86_400 - OBSERVATION_END),
+    )
+    if request.table is None:
+        for kind, columns in to_columns(events(population_of(request), number)).items():
+            home.store.append_events(kind, columns)
+    else:
+        home.store.put_row(_row(data, number))
+    home.trusted.update(place.partial / "tuf", now=now)
+    read = LenderCard.read(card, now)
+    phone = Phone(home.store, home.secret)
+    manifest = home.trusted.load(now).manifest
+    phone.consents(read).give(data.schema, read, purpose=PURPOSE, policy_pack=manifest["policy_pack"], now=now)
+    home.store.close()
+    return path

@@ -1,0 +1,139 @@
+"""From a person's options to a plan that coordinator and reviewer can sign, or one sentence why not (spec 3.2).
+
+Every default names its source: training and server settings are ADR 2's, δ and the full rounds are ADR 3's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from model.contract.plan import LocalTraining, ModelChoice, PrivacyPlan, ServerOptimiser, TrainingPlan
+from model.errors import BudgetError, InputError
+from model.policy.rules import load_pack, require_allowed
+from model.privacy.accountant import calibrate, default_delta, released
+from model.privacy.mechanism import GaussianRelease
+from model.risk.knots import histogram_sensitivity
+from model.risk.schema import Schema
+from simulation.dataset import Dataset
+
+MIN_COHORT = 30
+SHARES = {"knots": 0.15, "training": 0.70, "calibration": 0.15}
+DEFAULT_EPSILON = 1.5
+MODELS = {"additive": (), "mlp": (64, 32)}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a person may choose about a run; None leaves the choice to the plan."""
+
+    epsilon: float | None = None
+    noise: float | None = None
+    rounds: int = 20
+    participation: float = 1.0
+    model: str = "additive"
+    seed: int = 0
+    test_seeded: bool = False
+    pack: str = "in-rbi-2025"
+    name: str = "pocketscore"
+
+    def __post_init__(self) -> None:
+        if self.epsilon is not None and self.noise is not None:
+            raise InputError("--epsilon and --noise both set the noise; give one of them")
+        if self.epsilon is not None and not 0 < self.epsilon <= 100:
+            raise InputError(f"--epsilon {self.epsilon:g} is outside 0 to 100; 1 to 2 is usual")
+        if self.noise is not None and not (math.isfinite(self.noise) and self.noise >= 0):
+            raise InputError(f"--noise {self.noise:g} is not a multiplier of 0 or more; 15 is usual for full rounds")
+        if self.model not in MODELS:
+            raise InputError(f"--model {self.model!r} is unknown; use {' or '.join(MODELS)}")
+        if not 1 <= self.rounds <= 1000:
+            raise InputError(f"--rounds {self.rounds} is outside 1 to 1000; 20 is usual")
+        if not 0 < self.participation <= 1:
+            raise InputError(f"--participation {self.participation:g} is outside 0 to 1; 1 asks every phone")
+        if self.seed < 0:
+            raise InputError(f"--seed {self.seed} is negative; use 0 or more")
+
+
+def build_plan(data: Dataset, options: Options, *, unit: str, now: int, topology: str = "farm") -> TrainingPlan:
+    """The plan of a simulated run over `data`. InputError for too few phones, PolicyError for a broken rule."""
+    held = int(data.holdout.sum())
+    phones = data.phones - held
+    _require_enough(phones, held)
+    participation = cohort_share(phones, options.participation)
+    delta = default_delta(phones)
+    plan = TrainingPlan(
+        name=options.name,
+        purpose="credit risk scoring on the phone",
+        created_at=now,
+        schema=data.schema,
+        review_features=tuple(f.name for f in data.schema.features if f.permission == "R"),
+        policy_pack=options.pack,
+        topology=topology,
+        phones=phones,
+        holdout_phones=held,
+        min_cohort=MIN_COHORT,
+        rounds=options.rounds,
+        participation=participation,
+        model=ModelChoice(options.model, MODELS[options.model], 16),
+        local=LocalTraining(1, 1.0, 0, 0.0, clip_norm=1.0),
+        server=server_optimiser(options.model),
+        privacy=_privacy(data.schema, options, participation, delta, unit),
+        seed=options.seed,
+        simulation=True,
+    )
+    require_allowed(plan, load_pack(plan.policy_pack))
+    return plan
+
+
+def server_optimiser(model: str) -> ServerOptimiser:
+    """Momentum and averaging for both models; the MLP's weights are unscaled, so its rate is smaller."""
+    rate = 16.0 if model == "additive" else 1.0
+    return ServerOptimiser("fedavg", rate, 0.8, 0.5, 0.0, 0.99, 1e-3)
+
+
+def cohort_share(phones: int, asked: float) -> float:
+    """The participation asked for, raised until the expected cohort reaches its minimum."""
+    return min(1.0, max(asked, MIN_COHORT / phones))
+
+
+def _require_enough(phones: int, held: int) -> None:
+    if phones < MIN_COHORT:
+        raise InputError(
+            f"{phones + held} phones leave {phones} to train on, below the minimum cohort of {MIN_COHORT}; "
+            f"bring at least {2 * MIN_COHORT}"
+        )
+    if held < MIN_COHORT // 6:
+        raise InputError(f"{phones + held} phones leave {held} held out, too few to evaluate on; bring more")
+
+
+def _privacy(schema: Schema, options: Options, q: float, delta: float, unit: str) -> PrivacyPlan:
+    sensitivities = {"knots": histogram_sensitivity(schema), "training": 1.0}
+    source = "test-seeded" if options.test_seeded else "os"
+    if options.noise == 0:
+        return PrivacyPlan("off", delta, 1.0, "zero-out", unit, (), source)
+    if options.noise is not None:
+        charges = fixed_noise(options.noise, options.rounds, q, sensitivities)
+        budget = math.ceil(released(charges, delta) * 1e4) / 1e4
+        if not math.isfinite(budget):
+            raise BudgetError(f"--noise {options.noise:g} gives no finite epsilon; raise it")
+        return PrivacyPlan("central", delta, budget, "zero-out", unit, charges, source)
+    target = options.epsilon or DEFAULT_EPSILON
+    charges = calibrate(target, delta, rounds=options.rounds, q=q, shares=SHARES, sensitivities=sensitivities)
+    return PrivacyPlan("central", delta, target, "zero-out", unit, charges, source)
+
+
+def fixed_noise(noise: float, rounds: int, q: float, sensitivities: Mapping[str, float]) -> tuple[GaussianRelease, ...]:
+    """Training at the noise multiplier asked for; the one-shot releases keep their shares of μ² beside it."""
+    whole = sum(SHARES.values())
+    mu2 = rounds / noise**2 / (SHARES["training"] / whole)
+
+    def once(name: str, share: float, split: str) -> GaussianRelease:
+        return GaussianRelease(name, 1 / math.sqrt(share * mu2), sensitivities.get(name, 1.0), 1, 1.0, split)
+
+    return (
+        once("knots", SHARES["knots"] / whole, "train"),
+        GaussianRelease("training", noise, sensitivities["training"], rounds, q, "train"),
+        once("calibration", SHARES["calibration"] / whole, "train"),
+        once("evaluation", 1.0, "holdout"),
+    )

@@ -1,0 +1,118 @@
+"""What a run prints: the summary as tables for people, and the commands to go on with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+ONLY = "[dim]simulation only[/dim]"
+CHARGED = "[green]charged[/green]"
+
+
+def show(console: Console, summary: Mapping[str, Any], notes: Sequence[str], decisions: Mapping[str, int]) -> None:
+    """Print model, privacy, scores and time; test-seeded noise and missing privacy in red."""
+    for table in (_model(summary), _privacy(summary), _use(summary, decisions), _time(summary)):
+        console.print(table)
+    if summary["epsilon"]["mode"] == "off":
+        console.print("[bold red]privacy is off: this model must not be released[/bold red]")
+    if summary["epsilon"]["noise_source"] != "os":
+        console.print("[bold red]the noise is seeded for a test: it protects nobody[/bold red]")
+    if summary["release"] is None:
+        console.print("[bold yellow]no release: the gate refused the model[/bold yellow]")
+    for note in notes:
+        console.print(f"[yellow]•[/yellow] {escape(note)}")
+
+
+def next_steps(console: Console, out: Path, home: Path | None) -> None:
+    """The exact commands to go on with."""
+    lines = [f"pocketscore-review check {out}", f"pocketscore-review updates {out}", f"pocketscore-review page {out}"]
+    if home is not None:
+        private = home.parent
+        here = Path(*out.parts[:-1]) / private.name if not out.is_absolute() else private
+        book = f"sqlite:///{(out / 'lender' / 'book.sqlite').absolute()}"
+        lines = [
+            f"pocketscore-device update {here / 'phone'}",
+            f"pocketscore-device score {here / 'phone'}",
+            f"pocketscore-server lender open {here / 'lender'} {here / 'phone' / 'outbox'} --database {book}",
+            f"pocketscore-server lender book {here / 'lender'} --database {book}",
+            *lines,
+        ]
+    console.print(f"\nThe report is [bold]{escape(str(out / 'report.html'))}[/bold]. Go on with:")
+    for line in lines:
+        console.print(f"  {escape(line)}", soft_wrap=True, highlight=False)
+
+
+def _grid(title: str) -> Table:
+    table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False)
+    table.add_column(min_width=26)
+    table.add_column(justify="right", min_width=12)
+    table.add_column()
+    return table
+
+
+def _model(summary: Mapping[str, Any]) -> Table:
+    table, auc = _grid("[bold]Model[/bold]"), summary["auc"]
+    private = auc["private"]
+    value = f"{_number(private['value'])} ± {_number(private['se'])}" if private["value"] is not None else "–"
+    table.add_row("AUC, evaluated privately", value, CHARGED)
+    for name, label in (
+        ("federated", "AUC, federated"),
+        ("central", f"AUC, central ({auc.get('central_model') or '–'})"),
+        ("boosting", "AUC, boosting"),
+        ("silo", "AUC, one silo"),
+        ("oracle", "AUC, oracle"),
+    ):
+        table.add_row(label, _number(auc[name]), ONLY)
+    table.add_row("KS", _number(summary["ks"]), ONLY)
+    table.add_row("calibration error (ECE)", _number(summary["ece"]), ONLY)
+    release = summary["release"]
+    if release:
+        table.add_row("ONNX", f"{release['onnx_bytes']:,} bytes", f"parity {release['parity_max_abs']:.1e}")
+    return table
+
+
+def _privacy(summary: Mapping[str, Any]) -> Table:
+    table, eps = _grid("[bold]Privacy[/bold]"), summary["epsilon"]
+    table.add_row("ε against releases", _number(eps["released_models"]), f"δ {eps['delta']:g}, {eps['relation']}")
+    table.add_row("ε, participation seen", _number(eps["participation_viewer"]), f"a {eps['unit']} is protected")
+    table.add_row("ε against coordinator", _number(eps["coordinator"]), escape(eps["coordinator_reason"]))
+    charges = ", ".join(f"{c['name']} z {c['noise_multiplier']:.3g}×{c['count']}" for c in eps["charges"])
+    table.add_row("charged", str(sum(c["count"] for c in eps["charges"])), escape(charges))
+    return table
+
+
+def _use(summary: Mapping[str, Any], decisions: Mapping[str, int]) -> Table:
+    table, scored, egress = _grid("[bold]Scores[/bold]"), summary["scored"], summary["egress"]
+    p50, p99 = (_micro(scored[name]) for name in ("p50_us", "p99_us"))
+    table.add_row("phones scored", f"{scored['phones']:,}", f"model p50 {p50}, p99 {p99}")
+    table.add_row("opened by the lender", f"{scored['envelopes_opened']:,}", _counts(decisions))
+    sent = ", ".join(f"{name} {size:,.0f} B" for name, size in egress["bytes_per_phone"].items())
+    table.add_row("undeclared bytes", f"{egress['undeclared']:,}", f"a phone sends: {sent}")
+    return table
+
+
+def _time(summary: Mapping[str, Any]) -> Table:
+    table, engine = _grid("[bold]Time[/bold]"), summary["engine"]
+    stages = ", ".join(f"{name} {spent:.1f}" for name, spent in summary["seconds"].items() if name != "total")
+    table.add_row("seconds", f"{summary['seconds']['total']:.1f}", stages)
+    rate = engine["updates_per_second"]
+    table.add_row("phone-updates a second", f"{rate:,.0f}" if rate else "–", f"engine {engine['name']}")
+    table.add_row("peak memory", f"{summary['peak_rss_mb']:,.0f} MB", f"{summary['phones']:,} phones")
+    return table
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
+
+
+def _micro(value: float | None) -> str:
+    return "–" if value is None else f"{value:.0f} µs"
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{number} {name}" for name, number in sorted(counts.items()))
