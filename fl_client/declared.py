@@ -81,14 +81,16 @@ class Declared:
 
 _DIGEST, _ID, _WORD = text("[0-9a-f]{64}"), text("[0-9a-f]{32}"), text("[A-Za-z0-9._:/ -]{1,64}")
 _TIME = whole(0, 1 << 40)
-_MIB = 1 << 20
+MAX_NUMBERS = 1 << 20  # of one sum (spec 3.2)
+_SUM_BYTES = 8 * MAX_NUMBERS
+_SUM_BUDGET = _SUM_BYTES + 4096
 _PARTIAL = {
     "schema": text(r"pocketscore\.partial/1"),
     "plan_digest": _DIGEST,
-    "round": whole(0, 10_000),
-    "phones": whole(1, 1_000_000),
-    "dim": whole(1, _MIB // 8),
-    "values": blob(_MIB),
+    "round": whole(0, 1 << 31),
+    "phones": whole(0, 1 << 40),  # exactly 1 in the field, which the reply checks against its plan
+    "dim": whole(1, MAX_NUMBERS),
+    "values": blob(_SUM_BYTES),
 }
 DECLARED: Mapping[str, Declared] = {
     declared.name: declared
@@ -133,7 +135,7 @@ DECLARED: Mapping[str, Declared] = {
                 "controller": text("[A-Za-z' ]{1,64}"),
             },
         ),
-        Declared("update/1", _MIB, False, {**_PARTIAL, "kind": text("train")}),
-        Declared("analytics/1", _MIB, False, {**_PARTIAL, "kind": text("knots|calibrate|evaluate")}),
+        Declared("update/1", _SUM_BUDGET, False, {**_PARTIAL, "kind": text("train")}),
+        Declared("analytics/1", _SUM_BUDGET, False, {**_PARTIAL, "kind": text("knots|calibrate|evaluate")}),
     )
 }

@@ -71,13 +71,23 @@ class Egress:
             raise EgressError(f"messages of type {kind!r} are not declared; nothing left the phone")
         declared.check(message)
         data = _finish(declared, message, key, to)
-        if len(data) > declared.budget:
-            raise EgressError(
-                f"a {kind} message of {len(data)} bytes is over its {declared.budget}; nothing left the phone"
-            )
         audience = to.info.get("audience", "") if to else ""
-        self._record(kind, declared.digest, data, consent_id, audience)
+        self._leave(declared, data, consent_id, audience)
         return data
+
+    def partial(self, header: Mapping[str, Any], vector: bytes) -> tuple[bytes, bytes]:
+        """A sum's header and vector on their way into a Flower message, checked and recorded as one message.
+
+        `header` is a `PartialHeader` as a dict, `vector` its `dim` little-endian 64-bit integers. Returns the
+        canonical header and the vector. EgressError as `release`, and where the vector is not `dim` numbers.
+        """
+        kind = "update/1" if header.get("kind") == "train" else "analytics/1"
+        DECLARED[kind].check({**header, "values": vector})
+        if len(vector) != 8 * header["dim"]:
+            raise EgressError(f"a vector of {len(vector)} bytes is not {header['dim']} numbers; nothing left the phone")
+        head = encode(dict(header))
+        self._leave(DECLARED[kind], head + vector, "", "")
+        return head, vector
 
     def lines(self) -> list[Departure]:
         """Every departure so far; EgressError if the ledger was cut or edited."""
@@ -86,6 +96,13 @@ class Egress:
     def summary(self) -> dict[str, dict[str, int]]:
         """Messages and bytes by type, and what was undeclared."""
         return summary(self.lines())
+
+    def _leave(self, declared: Declared, data: bytes, consent_id: str, audience: str) -> None:
+        if len(data) > declared.budget:
+            raise EgressError(
+                f"a {declared.name} of {len(data)} bytes is over its {declared.budget}; nothing left the phone"
+            )
+        self._record(declared.name, declared.digest, data, consent_id, audience)
 
     def _record(self, kind: str, schema: str, data: bytes, consent_id: str, audience: str) -> None:
         try:

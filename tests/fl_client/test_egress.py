@@ -1,6 +1,7 @@
 """The door: only declared types, fields, values and sizes pass, and every byte that did is in the ledger."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -99,8 +100,7 @@ BAD = {
     "an update under analytics": ("analytics/1", partial()),
     "a histogram under updates": ("update/1", partial(kind="knots")),
     "a weight (case 14)": ("update/1", partial(weight=3.0)),
-    "an overlong vector": ("update/1", partial(values=bytes((1 << 20) + 1))),
-    "over budget": ("update/1", partial(values=bytes(1 << 20))),
+    "an overlong vector": ("update/1", partial(values=bytes((8 << 20) + 1))),
 }
 
 
@@ -113,6 +113,36 @@ def test_nothing_else_leaves(tmp_path, name):
     assert not (tmp_path / "egress.jsonl").exists()
     send(egress, envelope())  # the control: the door itself works
     assert len(egress.lines()) == 1
+
+
+def test_a_message_over_its_budget_stays(tmp_path, monkeypatch):
+    """Every field within its rule, and still too many bytes for the type."""
+    tight = replace(DECLARED["update/1"], budget=100)
+    monkeypatch.setattr("fl_client.egress.DECLARED", {**DECLARED, "update/1": tight})
+    egress = Egress(tmp_path, NOW)
+    with pytest.raises(EgressError, match="is over its 100; nothing left the phone"):
+        egress.release("update/1", partial())
+    with pytest.raises(EgressError, match="is over its 100; nothing left the phone"):
+        egress.partial({k: v for k, v in partial().items() if k != "values"}, bytes(32))
+    assert egress.lines() == []
+
+
+def test_a_partial_leaves_as_header_and_vector(tmp_path):
+    egress = Egress(tmp_path, NOW)
+    header = PartialHeader("pocketscore.partial/1", "ab" * 32, 3, "train", 1, 4).to_dict()
+    head, vector = egress.partial(header, bytes(32))
+    assert (decode(head), vector) == (header, bytes(32))
+    egress.partial({**header, "kind": "evaluate"}, bytes(32))
+    assert egress.summary()["update/1"] == {"messages": 1, "bytes": len(head) + 32}
+    assert egress.lines()[1].type == "analytics/1"
+    for wrong, data in (
+        (header, bytes(31)),
+        ({**header, "weight": 2}, bytes(32)),
+        ({**header, "kind": "x"}, bytes(32)),
+    ):
+        with pytest.raises(EgressError):
+            egress.partial(wrong, data)
+    assert len(egress.lines()) == 2
 
 
 @pytest.mark.parametrize("missing", ["key", "to"])
