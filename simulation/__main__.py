@@ -12,9 +12,10 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from model.errors import PocketScoreError
+from simulation.experiment.request import Progress as Step
 from simulation.experiment.request import Request
 from simulation.planning import Options
 from simulation.report import next_steps, show
@@ -115,16 +116,16 @@ def _table(
 
 
 @contextmanager
-def _bars() -> Iterator[object]:
+def _bars() -> Iterator[Step]:
     """Progress bars a stage; plain lines would drown a log, so nothing moves where stderr is no terminal."""
     columns = (TextColumn("{task.description:<18}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as bars:
-        tasks: dict[str, object] = {}
+        tasks: dict[str, TaskID] = {}
 
         def step(stage: str, done: int, total: int) -> None:
             if stage not in tasks:
                 tasks[stage] = bars.add_task(LABELS.get(stage, stage), total=total)
-            bars.update(tasks[stage], completed=done, total=total)  # type: ignore[arg-type]
+            bars.update(tasks[stage], completed=done, total=total)
 
         yield step
 

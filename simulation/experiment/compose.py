@@ -98,8 +98,7 @@ def _lend_and_report(
     progress: Progress,
     clock: Clock,
 ) -> Finished:
-    from simulation.experiment import outcome as outcomes
-    from simulation.experiment import scoring
+    from simulation.experiment import scoring, writing
 
     lent = scoring.Lent()
     if outcome.released.published is not None:
@@ -108,7 +107,7 @@ def _lend_and_report(
     with clock("baselines"):
         known = bases()
     with clock("report"):
-        summary = outcomes.write(outcome, lent, known, clock.all)
+        summary = writing.write(outcome, lent, known, clock.all)
     outcome.place.finish()
     home = outcome.place.private / "phone"
     notes = (*outcome.source.notes, *outcome.released.verdict.reasons)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,7 +121,7 @@ def importance(result: Result) -> list[dict[str, Any]]:
     for feature, mass, span in zip(network.schema.features, result.knots.mass, network.encoding.spans, strict=True):
         weights = result.theta[1 + span.start : 1 + span.stop] * result.platt.slope
         share = np.asarray(mass)
-        spread = float(np.sqrt(max(share @ weights**2 - (share @ weights) ** 2, 0.0)))
+        spread = math.sqrt(max(float(share @ weights**2 - (share @ weights) ** 2), 0.0))
         rows.append((round(spread, 4), feature.name))
     return [{"feature": name, "sd": spread} for spread, name in sorted(rows, reverse=True)]
 

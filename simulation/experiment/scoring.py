@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,15 +18,13 @@ from fl_client.trusted import TrustedRelease
 from model.errors import NoScore, RunError
 from simulation.dataset import Dataset
 from simulation.experiment.lender import Lender, deliver
+from simulation.experiment.outcome import Outcome
 from simulation.experiment.releasing import lender_keyring
 from simulation.experiment.request import Progress, Request
 from simulation.experiment.sources import population_of
 from simulation.experiment.workspace import Workspace
 from simulation.population.generate import events
 from simulation.population.latents import OBSERVATION_END
-
-if TYPE_CHECKING:
-    from simulation.experiment.outcome import Outcome
 
 PURPOSE = "personal-loan"
 
