@@ -189,14 +189,16 @@ def read_ledger(path: str | os.PathLike[str]) -> tuple[Reservation, ...]:
 def _replay(entries: Sequence[Entry]) -> list[Reservation]:
     """Reservations with the state that later lines gave them; BudgetError for a line with no meaning here."""
     found: dict[int, Reservation] = {}
+    pending: dict[int, Reservation] = {}
     for entry in entries[1:]:
         try:
             if entry["kind"] == "reserve":
                 release = GaussianRelease.from_dict(entry["release"])
-                found[entry["index"]] = Reservation(entry["index"], entry["name"], entry["round"], release)
+                made = Reservation(entry["index"], entry["name"], entry["round"], release)
+                found[made.index] = pending[made.index] = made
             else:
                 state = {"commit": "committed", "void": "void"}[entry["kind"]]
-                found[entry["of"]] = replace(found[entry["of"]], state=state, result=entry["result"])
+                found[entry["of"]] = replace(pending.pop(entry["of"]), state=state, result=entry["result"])
         except (KeyError, TypeError, ContractError) as error:
             raise BudgetError(
                 f"ledger line {entry['index'] + 1} has no known meaning; use the release that wrote it"

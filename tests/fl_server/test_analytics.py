@@ -1,21 +1,11 @@
 """Charged histograms: the noise has the plan's size, and nothing passes without it (spec 6.9)."""
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from fl_server.analytics import (
-    Charged,
-    knots_sensitivity,
-    noisy_grid,
-    noisy_knots,
-    noisy_outcomes,
-    noisy_sum,
-    outcome_sensitivity,
-)
-from fl_server.budget import Reservation
+from fl_server.analytics import noisy_grid, noisy_knots, noisy_outcomes, noisy_sum
 from model.errors import BudgetError, UpdateError
 from model.privacy.grid import GRID_SCALE, to_grid
 from model.privacy.mechanism import GaussianRelease
@@ -57,20 +47,19 @@ def test_one_phone_moves_the_knots_by_no_more_than_claimed(features: int) -> Non
         for _ in range(rows):
             one[np.arange(features), rng.integers(0, cells, features)] += 1 / rows
         worst = max(worst, float(np.linalg.norm(to_grid(one).astype(float) / GRID_SCALE)))
-    assert worst <= knots_sensitivity(features, features * cells)
-    assert worst > knots_sensitivity(features, features * cells) * 0.99  # one row a phone reaches it
+    assert worst == pytest.approx(math.sqrt(features), rel=1e-9)  # one row a phone reaches it
 
 
 def test_the_knots_and_outcomes_need_the_sensitivity_that_they_have() -> None:
     total = np.zeros(23 * 130, np.int64)
-    enough = release(5.0, knots_sensitivity(23, total.size))
+    enough = release(5.0, math.sqrt(23))
     assert noisy_knots(total, enough, OsSource(), features=23).shape == total.shape
     with pytest.raises(BudgetError, match="raise it in the plan"):
         noisy_knots(total, release(5.0, 1.0), OsSource(), features=23)
     outcomes = np.zeros((2, 20), np.int64)
-    assert noisy_outcomes(outcomes, release(5.0, outcome_sensitivity(20)), OsSource()).shape == (2, 20)
-    with pytest.raises(BudgetError):
-        noisy_outcomes(outcomes, release(5.0, 1.0), OsSource())  # without the grid's own part
+    assert noisy_outcomes(outcomes, release(5.0, 1.0), OsSource()).shape == (2, 20)
+    with pytest.raises(BudgetError, match="raise it in the plan"):
+        noisy_outcomes(outcomes, release(5.0, 0.5), OsSource())
     with pytest.raises(UpdateError, match="good over bad"):
         noisy_outcomes(np.zeros(40, np.int64), enough, OsSource())
 
@@ -81,9 +70,3 @@ def test_what_is_no_grid_sum_or_has_no_noise_is_refused() -> None:
             noisy_sum(bad, release(5.0, 1.0), OsSource())  # type: ignore[arg-type]
     with pytest.raises(BudgetError):
         noisy_sum(np.zeros(3, np.int64), release(0.0, 1.0), OsSource())
-
-
-def test_the_digest_binds_every_value(tmp_path: Path) -> None:
-    reservation = Reservation(1, "knots", 0, release(5.0, 1.0))
-    one, two = (Charged(np.array(v), reservation).digest for v in ([1, 2, 3], [1, 2, 4]))
-    assert len(one) == 64 and one != two

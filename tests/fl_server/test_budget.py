@@ -1,6 +1,7 @@
 """The ε ledger: charged before the noise, by one process, and never forgotten (spec 6.8; cases 22 to 27)."""
 
 import errno
+import hashlib
 import os
 import signal
 import subprocess
@@ -11,13 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fl_server.analytics import charge, settle
-from fl_server.budget import Budget, merge, read_ledger
+from fl_server.analytics import noisy_grid
+from fl_server.budget import Budget, Reservation, merge, read_ledger
+from fl_server.journal import Journal
 from model.contract.plan import LocalTraining, ModelChoice, PrivacyPlan, ServerOptimiser, TrainingPlan
 from model.errors import BudgetError
 from model.privacy.accountant import calibrate, released
 from model.privacy.mechanism import GaussianRelease
-from model.privacy.noise import OsSource, SeededSource
+from model.privacy.noise import OsSource
 from model.risk.schema import Feature, Schema
 
 SHARES = {"knots": 0.1, "training": 0.8, "calibration": 0.1}
@@ -61,6 +63,13 @@ class Watched(OsSource):
         return super().take(count)
 
 
+def release(budget: Budget, name: str, source: OsSource, round: int = 0) -> tuple[Reservation, str]:
+    """The one order: reserve, draw; the caller keeps the result and commits it."""
+    reservation = budget.reserve(name, round)
+    noised = noisy_grid(np.zeros(5, np.int64), reservation.release, source)
+    return reservation, hashlib.sha256(noised.astype("<i8").tobytes()).hexdigest()
+
+
 def spend_all(budget: Budget) -> None:
     for planned in budget.plan.privacy.charges:
         for i in range(planned.count):
@@ -91,9 +100,9 @@ def test_epsilon_grows_with_every_reservation_not_with_commits(tmp_path: Path) -
 
 
 def test_case_22_an_exhausted_budget_refuses_before_any_noise_is_drawn(tmp_path: Path) -> None:
-    source, total = Watched(), np.zeros(5, np.int64)
+    source = Watched()
     with Budget(tmp_path / "ledger.jsonl", make_plan()) as budget:
-        settle(budget, charge(budget, "training", total, source))
+        budget.commit(*release(budget, "training", source))
         assert source.taken > 0  # control: an affordable release does draw
         for i in range(1, ROUNDS):
             budget.reserve("training", i)
@@ -101,9 +110,9 @@ def test_case_22_an_exhausted_budget_refuses_before_any_noise_is_drawn(tmp_path:
         budget.reserve("calibration")
         before, spent = source.taken, budget.total()
         with pytest.raises(BudgetError, match="exhausted"):
-            charge(budget, "training", total, source, round=ROUNDS)
+            release(budget, "training", source, ROUNDS)
         assert (source.taken, budget.total()) == (before, spent)
-        settle(budget, charge(budget, "evaluation", total, source))  # the other split still has its own
+        budget.commit(*release(budget, "evaluation", source))  # the other split still has its own
 
 
 def test_case_22_a_plan_over_its_budget_is_refused_before_the_run(tmp_path: Path) -> None:
@@ -150,18 +159,18 @@ def test_case_23_after_kill_9_what_was_reserved_stays_spent(tmp_path: Path) -> N
 
 
 def test_case_24_the_same_release_or_none_never_a_second_draw(tmp_path: Path) -> None:
-    path, total = tmp_path / "ledger.jsonl", np.arange(3)
+    path = tmp_path / "ledger.jsonl"
     with Budget(path, make_plan()) as budget:
-        charged = charge(budget, "training", total, OsSource())
+        reservation, result = release(budget, "training", OsSource())
     with Budget(path, make_plan()) as budget:  # died after the noise, before the commit
         with pytest.raises(BudgetError, match="already charged"):
-            charge(budget, "training", total, OsSource())
-        settle(budget, charged)
+            release(budget, "training", OsSource())
+        budget.commit(reservation, result)
         with pytest.raises(BudgetError, match="not open"):
-            budget.commit(charged.reservation, "another result")
+            budget.commit(reservation, "another result")
         with pytest.raises(BudgetError, match="already charged"):
             budget.reserve("training", 0)
-    assert [r.result for r in read_ledger(path)] == [charged.digest]
+    assert [r.result for r in read_ledger(path)] == [result]
 
 
 def test_a_voided_release_may_be_charged_again_only_within_the_budget(tmp_path: Path) -> None:
@@ -188,18 +197,18 @@ def test_case_25_disk_full_fails_closed(tmp_path: Path) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return os.write(fd, data)
 
-    source, total = Watched(), np.zeros(5, np.int64)
+    source = Watched()
     with Budget(path, make_plan(), write=write) as budget:
-        settle(budget, charge(budget, "knots", total, source))
+        budget.commit(*release(budget, "knots", source))
         before, spent, full = source.taken, budget.total(), True
         for _ in range(2):
             with pytest.raises(BudgetError):
-                charge(budget, "training", total, source)
+                release(budget, "training", source)
         assert (source.taken, budget.total()) == (before, spent)
     full = False
     with Budget(path, make_plan()) as budget:
         assert budget.total() == spent
-        charge(budget, "training", total, source)
+        release(budget, "training", source)
 
 
 def test_case_26_a_truncated_ledger_gives_no_budget_back(tmp_path: Path) -> None:
@@ -243,8 +252,6 @@ def test_only_what_the_plan_names_can_be_charged(tmp_path: Path) -> None:
     with Budget(tmp_path / "ledger.jsonl", make_plan()) as budget:
         with pytest.raises(BudgetError, match="name it there first"):
             budget.reserve("curves")
-        with pytest.raises(BudgetError, match="plan draws noise from 'os'"):
-            charge(budget, "training", np.zeros(2, np.int64), SeededSource(1))
         assert budget.reservations == ()
 
 
@@ -263,12 +270,14 @@ def test_sampled_plans_are_priced_once(tmp_path: Path, monkeypatch: pytest.Monke
         budget.reserve("training", 0)
 
 
-def test_a_line_of_an_unknown_kind_is_refused(tmp_path: Path) -> None:
-    from fl_server.journal import Journal
-
+@pytest.mark.parametrize(
+    "line", [{"kind": "refund", "of": 1}, {"kind": "commit", "of": 7}, {"kind": "commit", "of": 1}]
+)
+def test_a_line_without_meaning_is_refused(tmp_path: Path, line: dict[str, object]) -> None:
     path = tmp_path / "ledger.jsonl"
-    Budget(path, make_plan()).close()
+    with Budget(path, make_plan()) as budget:
+        budget.void(budget.reserve("knots"))
     with Journal(path) as journal:
-        journal.append({"kind": "refund", "of": 1, "result": ""})
+        journal.append({**line, "result": ""})
     with pytest.raises(BudgetError, match="no known meaning"):
         Budget(path, make_plan())
