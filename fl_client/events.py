@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,11 +66,6 @@ class Table:
 
     def __len__(self) -> int:
         return int(self.offsets[-1])
-
-    def select(self, mask: npt.NDArray[np.bool_], names: Collection[str]) -> Table:
-        """The events where `mask` (n,) holds, with the columns in `names` alone."""
-        kept = np.flatnonzero(mask)
-        return Table(np.searchsorted(kept, self.offsets), {name: self.columns[name].take(kept) for name in names})
 
     def phone(self, index: int) -> Table:
         """The events of phone `index` alone."""

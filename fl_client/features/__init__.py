@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fl_client.events import EventBatch, Table
-from fl_client.features import handset, household, messages, payments, receipts, usage, window
+from fl_client.features import handset, household, messages, payments, receipts, usage
 from fl_client.features.receipts import Labelled, labelled_rows
-from fl_client.features.window import WINDOW_DAYS, Floats, Ints, Rows, segments
+from fl_client.features.window import WINDOW_DAYS, Floats, Ints, Rows
 from model.errors import SchemaError
 from model.risk.schema import Feature, Schema
 
@@ -44,7 +44,7 @@ def extract(
     owner = np.arange(batch.phones) if phone is None else np.asarray(phone, dtype=np.int64)
     if owner.shape != start.shape:
         raise SchemaError(f"{start.size} start days do not fit {owner.size} rows; give one start day a row")
-    rows = Rows(owner, start, _observed(batch, owner, start))
+    rows = _rows(batch, owner, start)
     out = np.full((len(rows), len(schema.features)), np.nan, dtype=np.float32)
     computed: dict[str, dict[str, Floats]] = {}
     for column, feature in enumerate(schema.features):
@@ -64,17 +64,13 @@ def _value(found: Mapping[str, Floats], feature: Feature) -> Floats:
     return np.clip(found[feature.name], feature.lower, feature.upper)
 
 
-def _observed(batch: EventBatch, phone: Ints, start: Ints) -> Ints:
-    """(R,) days of observation in the window: since `own_app` began, or since the first event of any consented type."""
+def _rows(batch: EventBatch, phone: Ints, start: Ints) -> Rows:
+    """Rows with their days of observation: since `own_app` began, or since the first event of any consented type."""
     begun = np.full(len(start), np.iinfo(np.int32).max, dtype=np.int64)
     own = batch.tables.get("own_app")
-    for table in [own] if own is not None else list(batch.tables.values()):
-        seg = segments(table, phone, start) if own is None else _ever(table, phone)
+    for table in [own] if own is not None else batch.tables.values():
         if len(table):
-            first = table["day"].take(seg.first, mode="clip")
-            begun = np.where(seg.last > seg.first, np.minimum(begun, first), begun)
-    return np.clip(start - begun, 0, WINDOW_DAYS)
-
-
-def _ever(table: Table, phone: Ints) -> window.Segments:
-    return window.Segments(table.offsets[phone], table.offsets[phone + 1])
+            first, last = table.offsets[phone], table.offsets[phone + 1]
+            day = table["day"].take(first, mode="clip")
+            begun = np.where(last > first, np.minimum(begun, day), begun)
+    return Rows(phone, start, np.minimum(np.maximum(start - begun, 0), WINDOW_DAYS))

@@ -7,7 +7,18 @@ import math
 import numpy as np
 
 from fl_client.events import Column, Table
-from fl_client.features.window import MONTH_DAYS, WINDOW_DAYS, Floats, Ints, Rows, at_least, ratio, segments, total
+from fl_client.features.window import (
+    MONTH_DAYS,
+    WINDOW_DAYS,
+    Floats,
+    Ints,
+    Rows,
+    Segments,
+    at_least,
+    ratio,
+    segments,
+    total,
+)
 
 LEAST_CHARGES = 5
 LOW_PERCENT = 15
@@ -20,7 +31,7 @@ _SINE = np.array([round(_SCALE * (1 + math.sin(a))) for a in _ANGLES], dtype=np.
 
 def _latest(table: Table, rows: Rows) -> Ints:
     """(R,) position of the last record before each start day, however old; -1 without one."""
-    before = segments(table, rows.phone, rows.start)
+    before = segments(table, rows)
     return np.where(before.last > table.offsets[rows.phone], before.last - 1, -1)
 
 
@@ -63,19 +74,20 @@ def own_app(table: Table, rows: Rows) -> dict[str, Floats]:
 
 def charge(table: Table, rows: Rows) -> dict[str, Floats]:
     """Share of charges begun below 15 percent, and the circular standard deviation of the hour; NaN below 5."""
-    seg = segments(table, rows.phone, rows.start)
+    seg = segments(table, rows)
     count = seg.count
     low = ratio(total(table["start_pct"] < LOW_PERCENT, seg), count)
     return {
         "battery_low": at_least(count, LEAST_CHARGES, low),
-        "charge_hour_sd": at_least(count, LEAST_CHARGES, _hour_spread(table, rows)),
+        "charge_hour_sd": at_least(count, LEAST_CHARGES, _hour_spread(table, seg)),
     }
 
 
-def _hour_spread(table: Table, rows: Rows) -> Floats:
+def _hour_spread(table: Table, seg: Segments) -> Floats:
     """Circular standard deviation sqrt(-2 ln R) in hours (Mardia and Jupp, Directional Statistics, 2.3.10)."""
-    seg = segments(table, rows.phone, rows.start)
-    across = ratio(total(_COSINE.take(table["minute"]), seg), seg.count) / _SCALE - 1.0
-    along = ratio(total(_SINE.take(table["minute"]), seg), seg.count) / _SCALE - 1.0
+    count, minute = seg.count, table["minute"].astype(np.intp)
+    across = ratio(total(_COSINE.take(minute), seg), count) / _SCALE - 1.0
+    along = ratio(total(_SINE.take(minute), seg), count) / _SCALE - 1.0
     length = np.clip(np.sqrt(across * across + along * along), 1e-6, 1.0)
-    return np.sqrt(-2.0 * np.log(length)) * (24 / (2 * math.pi))
+    spread: Floats = np.sqrt(2.0 * np.abs(np.log(length)))
+    return spread * (24 / (2 * math.pi))

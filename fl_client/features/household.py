@@ -13,7 +13,7 @@ LEAST_TOPUPS = 3
 
 def bill(table: Table, rows: Rows) -> dict[str, Floats]:
     """Features of `bill` events, each on the day it was paid; NaN without a paid bill."""
-    seg = segments(table, rows.phone, rows.start)
+    seg = segments(table, rows)
     delay = np.maximum(table["paid"] - table["due"], 0)
     return {
         "bill_on_time": ratio(total(delay == 0, seg), seg.count),
@@ -23,7 +23,7 @@ def bill(table: Table, rows: Rows) -> dict[str, Floats]:
 
 def topup(table: Table, rows: Rows) -> dict[str, Floats]:
     """Features of `topup` events; the variation needs 3 recharges, the rate 14 observed days."""
-    seg = segments(table, rows.phone, rows.start)
+    seg = segments(table, rows)
     amount = table["amount"].astype(np.uint64)
     first, second = total(amount, seg), total(amount * amount, seg)
     days = rows.observed.astype(np.float64)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
-from fl_client.events import SMS_TEMPLATES, Table
+from fl_client.events import SMS_TEMPLATES, Column, Table
 from fl_client.features.window import (
     MONTH_DAYS,
     MONTHS,
     Floats,
     Ints,
     Rows,
+    Segments,
     at_least,
     distinct,
     expand,
+    narrow,
     ratio,
     segments,
     total,
@@ -25,43 +29,42 @@ _CREDIT, _BOUNCE, _EMI = (SMS_TEMPLATES.index(name) for name in ("credit", "boun
 
 def sms(table: Table, rows: Rows) -> dict[str, Floats]:
     """Features of `sms` events. Counts need 14 observed days and any message; months are full months of observation."""
-    any_sms = segments(table, rows.phone, rows.start).count
-    days = np.where(any_sms > 0, rows.observed, 0).astype(np.float64)
-    credit = table.select(table["template"] == _CREDIT, ("day", "sender", "amount"))
-    emi = table.select(table["template"] == _EMI, ("day", "sender", "amount"))
-    bounce = table.select(table["template"] == _BOUNCE, ("day",))
-    received = total(credit["amount"], segments(credit, rows.phone, rows.start))
-    instalments = total(emi["amount"], segments(emi, rows.phone, rows.start))
-    bounced = segments(bounce, rows.phone, rows.start).count
-    sources = _senders(credit, rows)
+    seg = segments(table, rows)
+    days = np.where(seg.count > 0, rows.observed, 0).astype(np.float64)
+    template = table["template"]
+    credit, credited = narrow(table.columns, seg, template == _CREDIT, ("day", "sender", "amount"))
+    emi, charged = narrow(table.columns, seg, template == _EMI, ("sender", "amount"))
+    _, bounced = narrow(table.columns, seg, template == _BOUNCE, ())
+    received, instalments = total(credit["amount"], credited), total(emi["amount"], charged)
+    sources = _senders(credit, credited)
     return {
-        **_months(credit, rows),
+        **_months(credit, credited, rows),
         "income_sources": at_least(sources, 1, sources),
-        "bounces": at_least(days, LEAST_DAYS, ratio(bounced * MONTH_DAYS, days)),
+        "bounces": at_least(days, LEAST_DAYS, ratio(bounced.count * MONTH_DAYS, days)),
         "emi_burden": at_least(days, LEAST_DAYS, ratio(instalments, received)),
-        "concurrent_lenders": at_least(days, LEAST_DAYS, _senders(emi, rows)),
+        "concurrent_lenders": at_least(days, LEAST_DAYS, _senders(emi, charged)),
     }
 
 
-def _senders(table: Table, rows: Rows) -> Floats:
-    row, event = expand(segments(table, rows.phone, rows.start))
-    return distinct(row, table["sender"].take(event), len(rows))
+def _senders(columns: Mapping[str, Column], seg: Segments) -> Floats:
+    row, event = expand(seg)
+    return distinct(row, columns["sender"].take(event), len(seg.first))
 
 
-def _months(credit: Table, rows: Rows) -> dict[str, Floats]:
+def _months(credit: Mapping[str, Column], seg: Segments, rows: Rows) -> dict[str, Floats]:
     """The main credit (the largest of a month), its regularity, and the variation of monthly totals.
 
     Month 0 is the 30 days before the start day, and so on back; only fully observed months count.
     """
-    row, event = expand(segments(credit, rows.phone, rows.start))
+    row, event = expand(seg)
     month = (rows.start[row] - 1 - credit["day"].take(event)) // MONTH_DAYS
     amount = credit["amount"].take(event)
     cell = row * MONTHS + month
-    totals = np.bincount(cell, weights=amount, minlength=len(rows) * MONTHS).reshape(len(rows), MONTHS)
+    summed: Floats = np.bincount(cell, weights=amount, minlength=len(rows) * MONTHS).astype(np.float64)
     main = _largest(cell, amount, len(rows) * MONTHS).reshape(len(rows), MONTHS)
     full = rows.observed // MONTH_DAYS
     seen = np.arange(MONTHS) < full[:, None]
-    main, totals = np.where(seen, main, 0.0), np.where(seen, totals, 0.0)
+    main, totals = main * seen, summed.reshape(len(rows), MONTHS) * seen
     regular = (main > 0) & (2 * main >= main.max(axis=1, keepdims=True))
     months = full.astype(np.float64)
     paid = (main > 0).sum(axis=1).astype(np.float64)

@@ -13,7 +13,7 @@ from fl_client.features.window import Floats, Ints, Rows, ratio, segments, total
 
 def outcome(table: Table, rows: Rows) -> dict[str, Floats]:
     """`prior_on_time` from the receipts that arrived before the start day; NaN without one."""
-    seg = segments(table, rows.phone, rows.start)
+    seg = segments(table, rows)
     return {"prior_on_time": ratio(seg.count - total(table["late"], seg), seg.count)}
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from fl_client.events import APP_CATEGORIES, Table
-from fl_client.features.window import Floats, Rows, at_least, ratio, segments, sums, total, variation
+from fl_client.features.window import Floats, Rows, Segments, at_least, ratio, segments, sums, variation
 
 LEAST_SESSIONS = 20
-NIGHT_FROM, NIGHT_MINUTES, DAY_MINUTES = 23 * 60, 6 * 60, 24 * 60
+NIGHT_FROM, NIGHT_TO = 23 * 60, 5 * 60
+_HIGH, _LOW = np.uint64(40), np.uint64((1 << 40) - 1)
 _FIELD = 21
 _SHARES = ("loan", "gambling", "finance", "productivity", "shopping")
 
@@ -26,20 +27,22 @@ _WORDS = (_fields(_SHARES[:3]), _fields(_SHARES[3:]))
 
 def app_session(table: Table, rows: Rows) -> dict[str, Floats]:
     """Features of `app_session` events; NaN below 20 sessions."""
-    seg = segments(table, rows.phone, rows.start)
+    seg = segments(table, rows)
     count = seg.count
-    found = {f"{name}_share": ratio(number, count) for name, number in _categories(table, rows).items()}
+    found = {f"{name}_share": ratio(number, count) for name, number in _categories(table, seg).items()}
     found["loan_app_share"] = found.pop("loan_share")
-    since_night = (table["minute"] + (DAY_MINUTES - NIGHT_FROM)) % DAY_MINUTES
-    found["night_share"] = ratio(total(since_night < NIGHT_MINUTES, seg), count)
-    length = table["duration_s"].astype(np.uint64)
-    found["session_cv"] = variation(count, total(length, seg), total(length * length, seg))
+    minute, length = table["minute"], table["duration_s"].astype(np.uint64)
+    night = ((minute >= NIGHT_FROM) | (minute < NIGHT_TO)).astype(np.uint64)
+    packed = sums(length + (night << _HIGH), seg)
+    found["night_share"] = ratio((packed >> _HIGH).astype(np.float64), count)
+    first = (packed & _LOW).astype(np.float64)
+    found["session_cv"] = variation(count, first, sums(length * length, seg).astype(np.float64))
     return {name: at_least(count, LEAST_SESSIONS, value) for name, value in found.items()}
 
 
-def _categories(table: Table, rows: Rows) -> dict[str, Floats]:
-    seg = segments(table, rows.phone, rows.start)
-    packed = [sums(words.take(table["category"]), seg) for words in _WORDS]
+def _categories(table: Table, seg: Segments) -> dict[str, Floats]:
+    code = table["category"].astype(np.intp)
+    packed = [sums(words.take(code), seg) for words in _WORDS]
     counts = {}
     for position, name in enumerate(_SHARES):
         word, field = divmod(position, 3)

@@ -5,6 +5,7 @@ Everything here sums integers, so a phone's features are the same bits alone or 
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,19 +48,30 @@ class Segments:
         return (self.last - self.first).astype(np.float64)
 
 
-def segments(table: Table, phone: Ints, start: Ints) -> Segments:
+def segments(table: Table, rows: Rows) -> Segments:
     """Events of each row's phone with start - 90 ≤ day < start. Days ascend within a phone, so two bisections do."""
-    first, last = table.offsets[phone], table.offsets[phone + 1]
-    low = _bisect(table["day"], first, last, start - WINDOW_DAYS)
-    return Segments(low, _bisect(table["day"], low, last, start))
+    first, last = table.offsets[rows.phone], table.offsets[rows.phone + 1]
+    low = _bisect(table["day"], first, last, rows.start - WINDOW_DAYS)
+    return Segments(low, _bisect(table["day"], low, last, rows.start))
+
+
+def narrow(
+    columns: Mapping[str, Column], seg: Segments, mask: npt.NDArray[np.bool_], names: Collection[str]
+) -> tuple[dict[str, Column], Segments]:
+    """The columns `names` of the events where `mask` (n,) holds, and the same segments among them."""
+    kept = np.flatnonzero(mask)
+    inner = Segments(np.searchsorted(kept, seg.first), np.searchsorted(kept, seg.last))
+    return {name: columns[name].take(kept) for name in names}, inner
 
 
 def _bisect(day: Column, first: Ints, last: Ints, value: Ints) -> Ints:
     """First position in [first, last] whose day is not below `value`, for every row at once."""
-    low, high = first.copy(), last.copy()
+    if not len(day) or (day.take(first, mode="clip") >= value).all():
+        return first
+    low, high = first, last
     for _ in range(int((high - low).max(initial=0)).bit_length()):
         middle = (low + high) >> 1
-        below = (low < high) & (day.take(middle, mode="clip") < value) if len(day) else low < low
+        below = (low < high) & (day.take(middle, mode="clip") < value)
         low = np.where(below, middle + 1, low)
         high = np.where(below, high, middle)
     return low
@@ -67,12 +79,14 @@ def _bisect(day: Column, first: Ints, last: Ints, value: Ints) -> Ints:
 
 def sums(values: npt.NDArray[np.uint64], seg: Segments) -> npt.NDArray[np.uint64]:
     """(R,) exact sums of `values` (n,) over each segment; 0 over an empty one."""
-    padded = np.append(values, np.uint64(0))
-    bounds = np.stack([seg.first, seg.last], axis=1).ravel()
-    if len(bounds) == 0:
-        return np.zeros(0, dtype=np.uint64)
-    total = np.add.reduceat(padded, bounds)[::2]
-    return np.where(seg.last > seg.first, total, np.uint64(0))
+    size = len(values)
+    if size == 0 or len(seg.first) == 0:
+        return np.zeros(len(seg.first), dtype=np.uint64)
+    bounds = np.minimum(np.stack([seg.first, seg.last], axis=1).ravel(), size - 1)
+    found = np.add.reduceat(values, bounds)[::2]
+    found += np.where((seg.last == size) & (seg.first < size - 1), values[-1], np.uint64(0))
+    found[seg.last <= seg.first] = 0
+    return found
 
 
 def total(values: Column, seg: Segments) -> Floats:
@@ -122,11 +136,13 @@ def at_least(count: Floats, least: float, value: Floats) -> Floats:
 
 def ratio(top: Floats, bottom: Floats) -> Floats:
     """top / bottom, NaN where bottom is 0."""
-    return np.divide(top, bottom, out=np.full(len(top), np.nan), where=bottom > 0)
+    out: Floats = np.full(len(top), np.nan)
+    np.divide(top, bottom, out=out, where=bottom > 0)
+    return out
 
 
 def variation(count: Floats, first: Floats, second: Floats) -> Floats:
     """Coefficient of variation from the count, the sum and the sum of squares."""
     mean = ratio(first, count)
-    spread = np.sqrt(np.maximum(ratio(second, count) - mean * mean, 0.0))
+    spread: Floats = np.sqrt(np.maximum(ratio(second, count) - mean * mean, 0.0))
     return ratio(spread, np.nan_to_num(mean))

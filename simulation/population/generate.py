@@ -27,8 +27,8 @@ from simulation.population.latents import AGE_BANDS, GENDERS
 from simulation.population.outcomes import REGIMES
 from simulation.population.world import REGIONS
 
-CHUNK = 256
-BLOCK = 8 * CHUNK
+CHUNK = 512
+BLOCK = 4 * CHUNK
 PROTECTED_VALUES: dict[str, tuple[str, ...]] = {
     "gender": GENDERS, "age_band": AGE_BANDS, "region": tuple(f"region-{i + 1:02d}" for i in range(REGIONS)),
 }  # fmt: skip

@@ -6,7 +6,7 @@ mix(key + i·GOLDEN). One 64-bit draw is split into the few small fields an even
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 from statistics import NormalDist
 
 import numpy as np
@@ -20,12 +20,25 @@ GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _M1, _M2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _S1, _S2, _S3 = np.uint64(30), np.uint64(27), np.uint64(31)
 NORMAL_BITS = 14
-_EXACT_BELOW = 16.0
+_BLOCK = 1 << 14
+_EXACT_BELOW = 10.0
 
 
 def mix(x: U64) -> U64:
-    """The SplitMix64 finaliser of each element (n,), in place: a bijection of 64-bit words."""
-    shifted = x >> _S1
+    """The SplitMix64 finaliser of each element of x, in place: a bijection of 64-bit words.
+
+    Long arrays go in blocks that stay in the first levels of cache.
+    """
+    flat = x.reshape(-1)
+    shifted = np.empty(min(len(flat), _BLOCK), dtype=np.uint64)
+    for first in range(0, len(flat), _BLOCK):
+        part = flat[first : first + _BLOCK]
+        _mix(part, shifted[: len(part)])
+    return x
+
+
+def _mix(x: U64, shifted: U64) -> None:
+    np.right_shift(x, _S1, out=shifted)
     x ^= shifted
     x *= _M1
     np.right_shift(x, _S2, out=shifted)
@@ -33,7 +46,6 @@ def mix(x: U64) -> U64:
     x *= _M2
     np.right_shift(x, _S3, out=shifted)
     x ^= shifted
-    return x
 
 
 def keys(seed: int, phones: npt.ArrayLike, stream: int) -> U64:
@@ -54,8 +66,14 @@ def counted(key: U64, counts: Ints) -> U64:
     first = np.cumsum(counts) - counts
     start = key - first.astype(np.uint64) * GOLDEN
     word = np.repeat(start, counts)
-    word += np.arange(1, len(word) + 1, dtype=np.uint64) * GOLDEN
+    word += _steps(1 << max(len(word).bit_length(), 16))[: len(word)]
     return mix(word)
+
+
+@lru_cache(maxsize=4)
+def _steps(size: int) -> U64:
+    """(size,) the multiples 1, 2, … of the golden step, kept between chunks."""
+    return np.arange(1, size + 1, dtype=np.uint64) * GOLDEN
 
 
 def field(word: U64, low: int, bits: int) -> U64:
@@ -74,8 +92,9 @@ def quantiles(bits: int) -> Floats:
     inverse = NormalDist().inv_cdf
     size = 1 << bits
     half = np.array([inverse((i + 0.5) / size) for i in range(size // 2, size)])
-    table = np.concatenate([-half[::-1], half])
-    return table / np.sqrt(np.mean(table**2))
+    table: Floats = np.concatenate([-half[::-1], half])
+    scale = float(np.sqrt(np.mean(table**2)))
+    return table / scale
 
 
 def normal(word: U64) -> Floats:
@@ -89,7 +108,7 @@ def lognormal(word: U64, sd: float) -> Floats:
 
 
 def poisson(word: U64, mean: Floats) -> Ints:
-    """Poisson counts: exact inversion below mean 16, else rounded Cornish-Fisher (Johnson, Kemp and Kotz, 4.5)."""
+    """Poisson counts: exact inversion below mean 10, else rounded Cornish-Fisher (Johnson, Kemp and Kotz, 4.5)."""
     small = np.minimum(mean, _EXACT_BELOW)
     u = uniform(word)
     term = np.exp(-small)

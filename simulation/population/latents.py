@@ -39,6 +39,8 @@ class Stream(IntEnum):
     SUBSCRIPTION = 21
     CONTACT = 22
     CALL = 23
+    GIG = 24
+    BOUNCE = 25
     LOAN = 30
     PRIOR = 31
 

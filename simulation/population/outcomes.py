@@ -16,13 +16,13 @@ SHOCK = 1.6
 RECEIPT_AFTER, RECEIPT_SPREAD = TENOR_DAYS + 30, 60
 _UNLABELLED, _SINGLE, _MORE = 0.12, 0.76, 0.78
 _BASE = -2.62
-REGIMES: dict[str, tuple[float, float]] = {"default": (-2.62, 1.0), "weak": (-2.36, 0.55)}
+REGIMES: dict[str, tuple[float, float]] = {"default": (-2.65, 0.97), "weak": (-2.42, 0.52)}
 """Regime → the log-odds at the average person, and the factor on every trait's effect."""
 
 
 @dataclass(frozen=True)
 class Risk:
-    """Per phone (K,): log-odds without the shock, probability of the shock, and the probability of 30+ days past due."""
+    """Per phone (K,): log-odds without the shock, probability of the shock, and of 30+ days past due."""
 
     logit: Floats
     shock: Floats

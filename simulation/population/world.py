@@ -18,7 +18,7 @@ _STREAM = 0x77_6F_72_6C_64
 @dataclass(frozen=True)
 class World:
     """Per region (G = 12): share of phones (G,), cumulative device-tier mix (G, 4) and language mix (G, 8), risk effect
-    on the log-odds (G,), income shift (G,), and activity factor (G,)."""
+    on the log-odds (G,), income shift (G,), and activity factor (G,). Over all phones the effects average to nothing."""
 
     share: npt.NDArray[np.float64]
     tiers: npt.NDArray[np.float64]
@@ -34,13 +34,16 @@ def world(seed: int, alpha: float) -> World:
     non-IID, 1 the default, infinity the same mix everywhere."""
     rng = np.random.Generator(np.random.Philox(key=[seed % (1 << 64), _STREAM]))
     share = rng.dirichlet(np.full(REGIONS, 3.0))
+    tiers, languages = _mixes(rng, _TIER_BASE, alpha), _mixes(rng, np.full(LANGUAGES, 1 / LANGUAGES), alpha)
+    risk, income = 0.25 * rng.standard_normal(REGIONS), 0.15 * rng.standard_normal(REGIONS)
+    activity = np.exp(0.3 * rng.standard_normal(REGIONS))
     return World(
         share=np.cumsum(share),
-        tiers=np.cumsum(_mixes(rng, _TIER_BASE, alpha), axis=1),
-        languages=np.cumsum(_mixes(rng, np.full(LANGUAGES, 1 / LANGUAGES), alpha), axis=1),
-        risk=0.25 * rng.standard_normal(REGIONS),
-        income=0.15 * rng.standard_normal(REGIONS),
-        activity=np.exp(0.3 * rng.standard_normal(REGIONS) - 0.045),
+        tiers=np.cumsum(tiers, axis=1),
+        languages=np.cumsum(languages, axis=1),
+        risk=risk - share @ risk,
+        income=income - share @ income,
+        activity=activity / (share @ activity),
     )
 
 
@@ -52,4 +55,6 @@ def _mixes(rng: np.random.Generator, base: npt.NDArray[np.float64], alpha: float
 
 def pick(cumulative: npt.NDArray[np.float64], u: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
     """(K,) category of each u in (0, 1) by its own row of `cumulative` (K, C), or by the one row (C,)."""
-    return np.minimum((u[:, None] > np.atleast_2d(cumulative)).sum(axis=1), cumulative.shape[-1] - 1)
+    found: npt.NDArray[np.int64] = (u[:, None] > np.atleast_2d(cumulative)).sum(axis=1)
+    last: int = cumulative.shape[-1] - 1
+    return np.minimum(found, last)
