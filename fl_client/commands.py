@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from model.errors import PocketScoreError
+from model.errors import InputError, PocketScoreError
 
 if TYPE_CHECKING:
     from fl_client.device import Phone
@@ -173,7 +173,10 @@ def _passphrase(args: argparse.Namespace) -> str:
         return os.environ["POCKETSCORE_PASSPHRASE"]
     from getpass import getpass
 
-    return getpass("passphrase of this device's key: ")
+    try:
+        return getpass("passphrase of this device's key: ")
+    except EOFError as error:
+        raise InputError("no passphrase was given; type it, or name its file with --passphrase-file") from error
 
 
 def _state(receipts: Sequence[ConsentReceipt], now: int) -> str:

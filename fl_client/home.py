@@ -120,8 +120,11 @@ class DeviceHome:
 
     @cached_property
     def store(self) -> SqliteStore:
-        """The encrypted store."""
-        return SqliteStore(self.path / "store.sqlite", self.secret)
+        """The encrypted store; InputError if its file is gone, for an empty one would count from 1 again."""
+        path = self.path / "store.sqlite"
+        if not path.exists():
+            raise InputError(f"the phone's store {path} is gone; restore it from its copy or make a new home")
+        return SqliteStore(path, self.secret)
 
     @property
     def trusted(self) -> Trusted:

@@ -231,8 +231,10 @@ class SqliteStore:
 
     def _check_whole(self) -> None:
         """Refuse a store from which records were cut or added (the head is sealed with the last sequence)."""
+        self._db.execute("BEGIN")  # one snapshot: another process may be appending
         last, count = self._db.execute("SELECT coalesce(max(seq), 0), count(*) FROM record").fetchone()
         known_last, known_count = self._head()
+        self._db.execute("COMMIT")
         # After retention the highest sequence may itself be gone; it can never be ahead of the head.
         if count != known_count or last > known_last:
             raise InputError(f"the phone's store {self._path} was cut or added to; restore it from its copy")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,17 +161,42 @@ class World:
     release: Release
 
 
-@pytest.fixture
-def world(tmp_path: Path, table_release: Release, lender: Lender) -> World:
-    """A repository in a folder, a root file, a lender's card and the schema of a table's phone."""
+@pytest.fixture(scope="session")
+def first_world(tmp_path_factory: pytest.TempPathFactory, table_release: Release, lender: Lender) -> World:
+    """A repository in a folder, a root file, a lender's card, the schema of a table's phone; made once."""
     from fl_server.release import ReleaseKeys, publish
     from model.contract.release import ReleaseManifest
 
+    folder = tmp_path_factory.mktemp("world")
     keys = ReleaseKeys(SigningKey.generate(), SigningKey.generate())
     manifest = ReleaseManifest.from_dict(table_release.manifest)
-    published = publish(table_release.onnx, manifest, tmp_path / "repo", keys, now=NOW)
+    published = publish(table_release.onnx, manifest, folder / "repo", keys, now=NOW)
     files = {"root.json": published.root, "lender.card": lender.card_bytes, "schema.cbor": encode(TABLE.to_dict())}
     for name, data in files.items():
-        (tmp_path / name).write_bytes(data)
-    paths = [tmp_path / name for name in files]
-    return World(tmp_path / "repo", *paths, lender, table_release)
+        (folder / name).write_bytes(data)
+    return World(folder / "repo", *(folder / name for name in files), lender, table_release)
+
+
+@pytest.fixture
+def world(tmp_path: Path, first_world: World) -> World:
+    """A copy of it in this test's own folder."""
+    shutil.copytree(first_world.repo.parent, tmp_path, dirs_exist_ok=True)
+    paths = (first_world.repo, first_world.root, first_world.card, first_world.schema)
+    return World(*(tmp_path / path.name for path in paths), first_world.lender, first_world.release)
+
+
+@pytest.fixture(scope="session")
+def first_home(tmp_path_factory: pytest.TempPathFactory, first_world: World) -> Path:
+    """An initialised home with the release installed; made once."""
+    from fl_client.home import DeviceHome
+
+    home = DeviceHome.create(
+        tmp_path_factory.mktemp("first") / "home",
+        repo=str(first_world.repo),
+        root=first_world.root.read_bytes(),
+        cards=[first_world.lender.card_bytes],
+        now=NOW,
+        schema=first_world.release.schema,
+    )
+    home.trusted.update(first_world.repo, now=NOW)
+    return home.path

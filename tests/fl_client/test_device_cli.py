@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+import struct
 import tomllib
 
 import pytest
@@ -50,10 +52,9 @@ def start(shell, world, *options):
 
 
 @pytest.fixture
-def ready(shell, world, row) -> Shell:
+def ready(shell, world, first_home, row) -> Shell:
     """Initialised, updated, with a row in its store and consent given."""
-    start(shell, world)
-    shell.ok("update")
+    shutil.copytree(first_home, shell.home)
     home = DeviceHome(world.repo.parent / "home")
     home.store.put_row(row)
     home.store.close()
@@ -95,6 +96,27 @@ def test_a_whole_story(shell, world, row):
     shell.ok("withdraw")
     assert "withdrawn" in shell.refused("score")
     assert shell.ok("status")["consents"] == {"lender-one": "withdrawn"}
+
+
+def test_nothing_the_phone_knows_is_readable_in_its_folder(ready, world):
+    home = world.repo.parent / "home"
+    store = DeviceHome(home).store
+    store.put_row({"income": 123456.789, "PLANTED": 7654321.0, "late": 9.0, "tenure": 2.0})
+    ready.ok("score", "--ref", "CONTROL")
+    store.close()
+    public = {home / "schema.cbor", home / "tuf" / "installed.cbor"}
+    files = [path for path in home.rglob("*") if path.is_file() and path not in public]
+    data = b"|".join(path.read_bytes() for path in files)
+    planted = [struct.pack(f, v) for f in ("<d", ">d", "<f", ">f") for v in (123456.789, 7654321.0)]
+    planted += [b"PLANTED", b"CONTROL", b"Bills were paid late."]
+    assert [marker for marker in planted if marker in data] == []
+    assert DeviceHome(home).settings.repo.encode() in data  # the control: what is public is found
+
+
+def test_a_lost_store_is_not_silently_replaced(ready, world):
+    (world.repo.parent / "home" / "store.sqlite").unlink()
+    assert "is gone" in ready.refused("score")
+    assert not (world.repo.parent / "home" / "store.sqlite").exists()
 
 
 def test_tables_are_plain_text(ready, capsys):
@@ -189,12 +211,22 @@ def test_a_refused_init_leaves_nothing(shell, world, tmp_path):
 
 
 def test_a_passphrase_home(shell, world, tmp_path, monkeypatch):
+    monkeypatch.setattr("fl_client.keystore.SCRYPT_N", 1 << 8)
     (tmp_path / "phrase").write_text("correct horse\n")
     assert start(shell, world, "--passphrase", "--passphrase-file", tmp_path / "phrase")["key"] == "passphrase"
     assert shell.ok("status", "--passphrase-file", tmp_path / "phrase")["attested"] is False
     monkeypatch.setenv("POCKETSCORE_PASSPHRASE", "battery staple")
     assert "passphrase does not open" in shell.refused("status")
     monkeypatch.setenv("POCKETSCORE_PASSPHRASE", "correct horse")
+    shell.ok("status")
+    monkeypatch.delenv("POCKETSCORE_PASSPHRASE")
+
+    def closed(_: str) -> str:
+        raise EOFError
+
+    monkeypatch.setattr("getpass.getpass", closed)
+    assert "--passphrase-file" in shell.refused("status")
+    monkeypatch.setattr("getpass.getpass", lambda _: "correct horse")
     shell.ok("status")
 
 

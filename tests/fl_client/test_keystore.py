@@ -52,7 +52,8 @@ def test_an_unwritable_folder_is_one_sentence(tmp_path):
         FileKeyStore(tmp_path / "nowhere" / "key").create()
 
 
-def test_a_passphrase_wraps_the_key(tmp_path):
+def test_a_passphrase_wraps_the_key(tmp_path, monkeypatch):
+    monkeypatch.setattr("fl_client.keystore.SCRYPT_N", 1 << 8)
     root = PassphraseKeyStore(tmp_path / "key", lambda: "correct horse").create()
     assert PassphraseKeyStore(tmp_path / "key", lambda: "correct horse").load() == root
     assert root not in (tmp_path / "key").read_bytes()

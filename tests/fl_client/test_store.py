@@ -2,6 +2,7 @@
 
 import sqlite3
 import struct
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -191,6 +192,26 @@ def test_a_failed_append_leaves_nothing(tmp_path):
         store.next_number("x")
     blocker.rollback()
     assert store.next_number("x") == 1
+
+
+def test_two_connections_never_share_a_number_or_lose_a_record(tmp_path):
+    SqliteStore(tmp_path / "s", ROOT).close()
+    numbers: list[int] = []
+
+    def count() -> None:
+        for _ in range(20):
+            store = SqliteStore(tmp_path / "s", ROOT)  # opening checks the head while the other appends
+            numbers.append(store.next_number("x"))
+            store.append("t", {"n": 1})
+            store.close()
+
+    threads = [Thread(target=count) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(numbers) == list(range(1, 61))
+    assert len(SqliteStore(tmp_path / "s", ROOT).entries("t")) == 60
 
 
 def test_an_unusable_path_is_one_sentence(tmp_path):
