@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import time
 from dataclasses import asdict, dataclass
 
@@ -20,13 +21,14 @@ from simulation.population.generate import Population, rows_parallel
 
 @dataclass(frozen=True)
 class Result:
-    """One benchmark: the median run's rates."""
+    """One benchmark: the median run's rates; on a busy machine read the rate per CPU second, once a process."""
 
     phones: int
     workers: int
     runs: int
     seconds: float
     phones_per_second: float
+    phones_per_cpu_second: float
     events_per_phone: float
     events_per_second: float
     rows: int
@@ -39,16 +41,24 @@ def measure(phones: int, workers: int, runs: int, seed: int) -> Result:
     load = os.getloadavg()[0]
     each = compose(seed, 1.0, "default", np.arange(min(phones, 2048))).batch
     events = each.total / each.phones
-    seconds, made = [], 0
+    seconds, made, used = [], 0, _cpu()
     for run in range(runs):
         start = time.perf_counter()
         found = rows_parallel(Population(seed + run, phones), workers)
         seconds.append(time.perf_counter() - start)
         made, features = found.x.shape
         print(f"run {run + 1}: {phones / seconds[-1]:,.0f} phones/s, {len(found.y):,} rows", flush=True)
+    used = _cpu() - used
     median = sorted(seconds)[runs // 2]
     rate = phones / median
-    return Result(phones, workers, runs, median, rate, events, rate * events, made, features, load)
+    spent = phones * runs / used
+    return Result(phones, workers, runs, median, rate, spent, events, rate * events, made, features, load)
+
+
+def _cpu() -> float:
+    """CPU seconds of this process and its finished children."""
+    own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
 
 
 def main() -> None:

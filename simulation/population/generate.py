@@ -23,12 +23,14 @@ from model.errors import InputError
 from model.risk.registry import R_DEFAULT, default_schema
 from model.risk.schema import Schema
 from simulation.population.compose import compose
-from simulation.population.latents import AGE_BANDS, GENDERS
+from simulation.population.latents import AGE_BANDS, GENDERS, OBSERVATION_END
 from simulation.population.outcomes import REGIMES
 from simulation.population.world import REGIONS
 
 CHUNK = 512
 BLOCK = 4 * CHUNK
+TODAY = OBSERVATION_END
+"""The start day of a score asked for now: every observed event of a phone lies before it."""
 PROTECTED_VALUES: dict[str, tuple[str, ...]] = {
     "gender": GENDERS, "age_band": AGE_BANDS, "region": tuple(f"region-{i + 1:02d}" for i in range(REGIONS)),
 }  # fmt: skip

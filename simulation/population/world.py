@@ -17,8 +17,8 @@ _STREAM = 0x77_6F_72_6C_64
 
 @dataclass(frozen=True)
 class World:
-    """Per region (G = 12): share of phones (G,), cumulative device-tier mix (G, 4) and language mix (G, 8), risk effect
-    on the log-odds (G,), income shift (G,), and activity factor (G,). Over all phones the effects average to nothing."""
+    """Per region (G = 12): cumulative share of phones (G,), cumulative device-tier mix (G, 4) and language mix (G, 8),
+    risk effect on the log-odds (G,), income shift (G,), activity factor (G,); over all phones these three cancel."""
 
     share: npt.NDArray[np.float64]
     tiers: npt.NDArray[np.float64]
