@@ -101,7 +101,7 @@ def test_a_score_takes_half_a_second_and_100_mb_at_most(home):
     assert done.returncode == 0, done.stderr
     figures = json.loads(done.stdout)
     assert figures["mib_peak"] <= 100
-    assert figures["ms_best"] <= 500  # the best of seven: other work on the machine is not what is measured
+    assert figures["cpu_ms_best"] <= 500  # on a busy machine wall time measures the others; the benchmark gives both
     tight = subprocess.run([*command[:-1], "1"], env=env, capture_output=True, text=True, check=False)
     assert tight.returncode == 1  # the control: the limit is compared
 
