@@ -49,7 +49,7 @@ class Workspace:
 
     def finish(self) -> None:
         """Make the run visible under its name; an earlier run there, which was to be replaced, goes last."""
-        (self.partial / REQUEST).unlink(missing_ok=True)
+        (self.private / REQUEST).unlink(missing_ok=True)
         shutil.rmtree(self.data, ignore_errors=True)
         older = self.out.with_name(f".{self.out.name}.old.{os.getpid()}")
         if self.out.exists():
@@ -92,13 +92,14 @@ def _lock(descriptor: int, out: Path) -> None:
 
 def _prepare(place: Workspace, request: bytes, out: Path) -> None:
     """Fresh folders, or those of the interrupted run that asked for the very same."""
-    note = place.partial / REQUEST
-    if note.exists() and note.read_bytes() != request:
+    note = place.private / REQUEST
+    waiting = note.exists() and place.partial.exists()
+    if waiting and note.read_bytes() != request:
         raise RunError(
             f"{place.partial.name} holds an interrupted run with other options; give those again, or remove it"
         )
     try:
-        if not note.exists():
+        if not waiting:
             shutil.rmtree(place.partial, ignore_errors=True)
             shutil.rmtree(place.private, ignore_errors=True)
             place.partial.mkdir()

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from fl_server.keys import replace_file
+from fl_server.keys import KeyRing, replace_file
+from fl_server.review import bundle, page
 from simulation.experiment import figures
 from simulation.experiment.outcome import Outcome
 from simulation.experiment.scoring import Lent
@@ -20,6 +21,7 @@ def write(
     outcome: Outcome, lent: Lent, bases: Mapping[str, Any] | None, seconds: Callable[[], Mapping[str, float]]
 ) -> dict[str, Any]:
     """summary.json, figures.json, egress.json, the reviewer's sample, the page, and the bundle over all of it."""
+    folder = outcome.place.partial
     summary = _summary(outcome, lent, bases, seconds())
     plots = figures.plots(outcome.result, outcome.found, outcome.record, outcome.held)
     plots["egress"] = summary["egress"]["bytes_per_phone"]
@@ -28,6 +30,8 @@ def write(
     _json(outcome, "egress.json", summary["egress"])
     _sample(outcome)
     _json(outcome, "summary.json", summary)
+    page.write(folder)
+    bundle.write(folder, KeyRing(outcome.place.private / "keys").ensure("coordinator"), outcome.now)
 
     return summary
 
