@@ -170,6 +170,11 @@ def test_case_50_domain_outside_the_allowlist() -> None:
 
     refused(model(imports), "domain outside the allowlist")
 
+    def other(built: onnx.ModelProto) -> None:
+        built.opset_import[0].domain = "ai.onnx.ml"
+
+    refused(model(other), "domain outside the allowlist")
+
 
 def test_case_50_function_of_its_own() -> None:
     def change(built: onnx.ModelProto) -> None:
@@ -303,6 +308,10 @@ def many_nodes(built: onnx.ModelProto) -> None:
     built.graph.node.extend([helper.make_node("Relu", ["pd"], [f"r{i}"]) for i in range(1100)])
 
 
+def many_initialisers(built: onnx.ModelProto) -> None:
+    built.graph.initializer.extend([constant(f"k{i}", 0) for i in range(1100)])
+
+
 def sparse(built: onnx.ModelProto) -> None:
     built.graph.sparse_initializer.add()
 
@@ -322,6 +331,7 @@ def sparse(built: onnx.ModelProto) -> None:
         (old_opset, "operator set 7"),
         (docs, "bytes of text in doc_string"),
         (many_nodes, "over the limits"),
+        (many_initialisers, "over the limits"),
         (sparse, "sparse tensors"),
     ],
 )
@@ -333,6 +343,7 @@ def test_other_bytes_are_refused() -> None:
     refused(b"", "not an ONNX model")
     refused(b"ORTM" * 8, "model")
     refused(b"\x3a" + b"\xff" * 9 + b"\x01", "ends early")
+    refused(b"\x08" + b"\xff" * 20 + b"\x01", "a number over 64 bits")
     refused(model() + model(), "twice")  # protobuf would merge them
     refused(b"\0" * (hardened.MAX_BYTES + 1), "over the limit")
     with pytest.raises(ModelError, match="takes 3 features where this phone's schema has 4"):
@@ -354,6 +365,22 @@ def test_a_model_that_answers_nan_is_refused_in_the_cage() -> None:
         built.graph.node[2].input[0] = "features"  # NaN goes straight through
 
     with pytest.raises(ModelError, match="not finite"):
+        hardened.probe_in_subprocess(model(change))
+
+
+def relu_probability(built: onnx.ModelProto) -> None:
+    built.graph.node[5].op_type = "Relu"
+
+
+def wrong_axis(built: onnx.ModelProto) -> None:
+    built.graph.initializer[4].raw_data = b"\0" * 8
+
+
+@pytest.mark.parametrize(("change", "words"), [(relu_probability, "outside 0 to 1"), (wrong_axis, "answers shapes")])
+def test_a_model_that_answers_no_risk_is_refused_in_the_cage(
+    change: Callable[[onnx.ModelProto], None], words: str
+) -> None:
+    with pytest.raises(ModelError, match=words):
         hardened.probe_in_subprocess(model(change))
 
 

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from securesystemslib.signer import CryptoSigner, SSlibKey
 from tuf.api.exceptions import DownloadError, DownloadHTTPError, SlowRetrievalError
-from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
+from tuf.api.metadata import Delegations, Metadata, Root, Snapshot, Targets, Timestamp
 
 from fl_client import hardened
 from fl_client.fetching import FolderFetcher, HttpFetcher, Sync
@@ -463,6 +463,25 @@ def test_case_48_root_signed_by_one_old_key_only(phone: Trusted, publisher: Publ
     assert phone.load(NOW).root_version == 1
 
 
+def place(publisher: Publisher, onnx: bytes, manifest: ReleaseManifest) -> None:
+    """Put a release in the repository with every signature in order, past the publisher's own checks."""
+    signed = envelope.sign("release/1", manifest.to_dict(), KEYS.pair)
+    files = {"demo/model.onnx": onnx, "demo/manifest.cbor": signed.to_bytes()}
+    repository.SignedRepository(publisher.folder).write_targets(files, {}, KEYS, NOW + DAY)
+    publisher.republish_freshness()
+
+
+def test_signed_releases_that_a_phone_still_refuses(phone: Trusted, publisher: Publisher) -> None:
+    onnx = onnx_model(2.0)
+    failed = GateFigures(0.5, 0.01, 0.01, False, ("the private AUC is too low",))
+    for changes, words in (({"gate": failed}, "did not pass its gate"), ({"name": "other"}, "is of release 'other'")):
+        place(publisher, onnx, manifest_of(onnx, 2, **changes))
+        with pytest.raises(TrustError, match=words):
+            phone.update(publisher.url, now=NOW)
+    place(publisher, onnx, manifest_of(onnx, 2))
+    assert updated(phone, publisher) == onnx
+
+
 # --- cases 50 and 53, and what else a signed release may not be ---------------------------------------------------
 
 
@@ -698,3 +717,58 @@ def test_one_key_under_two_ids_does_not_count_twice() -> None:
     good = build(SIGNERS, set(), set())
     with pytest.raises(TrustError, match="not an Ed25519 key under its own digest"):
         verify([root.to_bytes()], good["timestamp"], good["snapshot"], good["targets"], now=NOW)
+
+
+def rooted(version: int, signers: tuple[SigningKey, ...], names: tuple[SigningKey, ...] = KEYS.pair) -> bytes:
+    """A root that names `names` (and the online key 3), signed by `signers`."""
+    root = Root(version=version, expires=repository.utc(NOW + DAY))
+    for role, holders in {**SIGNERS, "root": names, "targets": names}.items():
+        root.roles[role].threshold = len(holders)
+        for holder in holders:
+            root.add_key(repository.public_key(holder), role)
+    metadata: Any = Metadata(root)
+    for signer in signers:
+        metadata.sign(repository.signer(signer), append=True)
+    return bytes(metadata.to_bytes())
+
+
+def test_the_chain_of_roots() -> None:
+    good, new = build(SIGNERS, set(), set()), (key(11), key(12))
+    rest = (good["timestamp"], good["snapshot"])
+    first, both = rooted(1, KEYS.pair), (*KEYS.pair, *new)
+    assert verify([first, rooted(2, KEYS.pair)], *rest, good["targets"], now=NOW).root_version == 2
+    with pytest.raises(TrustError, match="targets metadata has 0 of 2"):  # the new pair is followed, the old is out
+        verify([first, rooted(2, both, new)], *rest, good["targets"], now=NOW)
+    for signers in (new, (key(1), *new), KEYS.pair):  # not signed by enough of the old pair, or of the new
+        with pytest.raises(TrustError, match=r"root metadata has . of 2 trusted signatures"):
+            verify([first, rooted(2, signers, new)], *rest, good["targets"], now=NOW)
+    for version in (1, 3):
+        with pytest.raises(TrustError, match=f"root version {version} follows version 1"):
+            verify([first, rooted(version, KEYS.pair)], *rest, good["targets"], now=NOW)
+    with pytest.raises(TrustError, match="0 root files"):
+        verify([], *rest, good["targets"], now=NOW)
+
+
+def test_one_role_does_not_pass_for_another() -> None:
+    good = build({**SIGNERS, "timestamp": KEYS.pair, "snapshot": KEYS.pair}, set(), set())
+    with pytest.raises(TrustError, match="a file is not timestamp metadata"):
+        verify([good["root"]], good["targets"], good["snapshot"], good["targets"], now=NOW)
+
+
+def test_delegations_are_not_followed() -> None:
+    top = Targets(version=2, expires=repository.utc(NOW + DAY), delegations=Delegations({}, {}))
+    metadata: Any = Metadata(top)
+    for signer in KEYS.pair:
+        metadata.sign(repository.signer(signer), append=True)
+    good, targets = build(SIGNERS, set(), set()), bytes(metadata.to_bytes())
+
+    def named(part: Any) -> bytes:
+        signed: Any = Metadata(part)
+        signed.sign(repository.signer(key(3)))
+        return bytes(signed.to_bytes())
+
+    expires = repository.utc(NOW + DAY)
+    snapshot = named(Snapshot(version=2, expires=expires, meta={"targets.json": repository.describe(2, targets)}))
+    stamp = Timestamp(version=2, expires=expires, snapshot_meta=repository.describe(2, snapshot))
+    with pytest.raises(TrustError, match="delegates to other keys"):
+        verify([good["root"]], named(stamp), snapshot, targets, now=NOW)
