@@ -31,7 +31,7 @@ def write(
     _sample(outcome)
     _json(outcome, "summary.json", summary)
     page.write(folder)
-    bundle.write(folder, KeyRing(outcome.place.private / "keys").ensure("coordinator"), outcome.now)
+    bundle.write(folder, KeyRing(outcome.place.private / "keys").ensure("reviewer"), outcome.now)
 
     return summary
 
