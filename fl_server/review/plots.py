@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from typing import Any, ParamSpec
 
 INK, SOFT, GRID = "#1f2937", "#6b7280", "#e5e7eb"
 GOOD, BAD, MAIN, PALE = "#0f766e", "#c2410c", "#1d4ed8", "#93c5fd"
@@ -18,6 +19,7 @@ STYLE: Any = {
     "font.size": 9,
     "text.color": INK,
     "axes.labelcolor": SOFT,
+    "axes.linewidth": 0.8,
     "axes.edgecolor": GRID,
     "axes.grid": True,
     "axes.axisbelow": True,
@@ -41,8 +43,23 @@ AUC_NAMES = {
     "oracle": "oracle",
 }
 Row = Mapping[str, Any]
+P = ParamSpec("P")
 
 
+def styled(draw: Callable[P, str]) -> Callable[P, str]:
+    """Draw under this page's style, whatever matplotlib is set to elsewhere, and leave that as it was."""
+
+    @wraps(draw)
+    def drawn(*args: P.args, **kwargs: P.kwargs) -> str:
+        import matplotlib
+
+        with matplotlib.rc_context(STYLE):
+            return draw(*args, **kwargs)
+
+    return drawn
+
+
+@styled
 def auc_plot(auc: Row) -> str:
     """Every AUC on one line; the charged one with ± 1.96 standard errors. Empty where none is known."""
     known: list[tuple[str, float, float]] = []
@@ -65,6 +82,7 @@ def auc_plot(auc: Row) -> str:
     return _svg(figure, "auc")
 
 
+@styled
 def calibration_plot(curve: Row | None, charged: Row | None) -> str:
     """Observed default rate against mean PD: exact groups, and the charged cells beside them."""
     if not curve or not curve.get("mean_pd"):
@@ -83,10 +101,11 @@ def calibration_plot(curve: Row | None, charged: Row | None) -> str:
         )
     axes.plot(curve["mean_pd"], curve["observed"], "o-", ms=4, lw=1.2, color=MAIN, label="held-out rows (simulation)")
     axes.set(xlim=(0, top), ylim=(0, top), xlabel="mean predicted PD", ylabel="observed default rate")
-    axes.legend(loc="upper left")
+    _legend(axes)
     return _svg(figure, "calibration")
 
 
+@styled
 def score_plot(hist: Row | None) -> str:
     """Share of repaid and of defaulted rows by score."""
     if not hist or not sum(hist["good"]) or not sum(hist["bad"]):
@@ -99,10 +118,11 @@ def score_plot(hist: Row | None) -> str:
         axes.stairs(shares, edges, fill=True, color=color, alpha=0.25)
         axes.stairs(shares, edges, color=color, lw=1.3, label=label)
     axes.set(xlabel="score", ylabel="% of rows", xlim=(edges[0], edges[-1]))
-    axes.legend(loc="upper left")
+    _legend(axes)
     return _svg(figure, "scores")
 
 
+@styled
 def norm_plot(rounds: Sequence[Row], clip: float) -> str:
     """Quantiles of update norms before clipping, by round, and the share that was clipped."""
     rows = [row for row in rounds if row.get("norm_quantiles")]
@@ -118,10 +138,11 @@ def norm_plot(rounds: Sequence[Row], clip: float) -> str:
     axes.annotate(f"clip {clip:g}", (x[0], clip), (2, 3), textcoords="offset points", color=BAD, fontsize=8)
     axes.set(xlabel="round", ylabel="update norm before clipping", ylim=(0, 1.12 * max(clip, *quantiles[4])))
     _whole(axes, x)
-    axes.legend(loc="upper right", ncols=3, columnspacing=1, handlelength=1.2)
+    _legend(axes)
     return _svg(figure, "norms")
 
 
+@styled
 def round_plot(rounds: Sequence[Row]) -> str:
     """Clip rate and exact AUC by round."""
     clipped = [(row["round"], 100 * row["clip_rate"]) for row in rounds if row.get("clip_rate") is not None]
@@ -137,13 +158,14 @@ def round_plot(rounds: Sequence[Row]) -> str:
         right = axes.twinx()
         right.plot(*zip(*areas, strict=True), "o-", ms=3, lw=1.3, color=MAIN)
         right.grid(visible=False)
+        right.locator_params(axis="y", nbins=6)
         right.set_ylabel("AUC on held-out rows", color=MAIN)
-        right.spines["right"].set_visible(False)
     axes.set_xlabel("round")
     _whole(axes, [number for number, _ in clipped or areas])
     return _svg(figure, "rounds")
 
 
+@styled
 def egress_plot(sizes: Mapping[str, float]) -> str:
     """Bytes a phone sends over the whole run, by message type (logarithmic)."""
     rows = [(name, float(size)) for name, size in sizes.items() if size > 0]
@@ -156,11 +178,14 @@ def egress_plot(sizes: Mapping[str, float]) -> str:
         axes.annotate(bytes_text(value), (value, place), (4, 0), textcoords="offset points", va="center", fontsize=8)
     axes.set_xscale("log")
     axes.set_xlim(min(values) / 4, max(values) * 6)
+    axes.xaxis.set_major_formatter(lambda value, _: bytes_text(value))
+    axes.minorticks_off()
     axes.grid(visible=False, axis="y")
     axes.set_xlabel("bytes a phone")
     return _svg(figure, "egress")
 
 
+@styled
 def feature_plot(features: Sequence[Row], most: int = 12) -> str:
     """How far each feature moves the logit (standard deviation over the released histogram), largest first."""
     rows = [row for row in features if row["sd"] > 0][:most]
@@ -171,6 +196,7 @@ def feature_plot(features: Sequence[Row], most: int = 12) -> str:
     axes.barh(range(len(rows)), [row["sd"] for row in reversed(rows)], color=PALE, height=0.6)
     axes.set_yticks(range(len(rows)), names, fontsize=8)
     axes.grid(visible=False, axis="y")
+    axes.locator_params(axis="x", nbins=5)
     axes.set_xlabel("moves the logit by (sd)")
     return _svg(figure, "features")
 
@@ -184,16 +210,19 @@ def bytes_text(size: float) -> str:
 
 
 def _new(size: tuple[float, float]) -> tuple[Any, Any]:
-    """A figure of its own: nothing of matplotlib's global state is touched."""
-    import matplotlib
+    """A figure of its own on a transparent ground."""
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=size, layout="constrained")
-        figure.patch.set_alpha(0)
-        axes = figure.add_subplot()
-        axes.patch.set_alpha(0)
-        return figure, axes
+    figure = Figure(figsize=size, layout="constrained")
+    figure.patch.set_alpha(0)
+    axes = figure.add_subplot()
+    axes.patch.set_alpha(0)
+    return figure, axes
+
+
+def _legend(axes: Any) -> None:
+    """Above the axes, where it covers nothing."""
+    axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=3, columnspacing=1.2, handlelength=1.4)
 
 
 def _whole(axes: Any, numbers: Sequence[int]) -> None:
@@ -203,12 +232,9 @@ def _whole(axes: Any, numbers: Sequence[int]) -> None:
 
 def _svg(figure: Any, name: str) -> str:
     """The SVG element alone: scaled by its box, ids of its own, so that several stand in one page."""
-    import matplotlib
-
-    text = io.StringIO()
-    with matplotlib.rc_context(STYLE):
-        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    body = text.getvalue()[text.getvalue().index("<svg") :].strip()
-    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
-    body = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", body)
-    return re.sub(r' (?:width|height)="[\d.]+pt"', "", body, count=2).replace("<svg", '<svg role="img"', 1)
+    held = io.StringIO()
+    figure.savefig(held, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    text = held.getvalue()
+    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :].strip(), flags=re.DOTALL)
+    text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", text)
+    return re.sub(r' (?:width|height)="[\d.]+pt"', "", text, count=2).replace("<svg", '<svg role="img"', 1)

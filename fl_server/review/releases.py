@@ -33,7 +33,8 @@ def check_model(evidence: Evidence) -> Iterator[Finding]:
     again, rounds = evidence.recomputed, f"{len(evidence.recomputed.models)} rounds"
     named = _logged(evidence, "release")["model"]
     if sha256_hex(again.onnx) == named:
-        yield Finding("model", True, f"{rounds} recomputed from the logged sums give the released file, byte for byte")
+        which = "released file" if evidence.released else "model the gate refused"
+        yield Finding("model", True, f"{rounds} recomputed from the logged sums give the {which}, byte for byte")
     elif evidence.released and (gap := _parity(again.onnx, evidence.bytes("release/model.onnx"))) <= PARITY:
         yield Finding("model", True, f"{rounds} recomputed give the released model within {gap:.1e} of a PD")
     else:
