@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import threading
 from pathlib import Path
@@ -147,6 +148,18 @@ def test_writers_at_once_lose_nothing(tmp_path: Path) -> None:
     found = Log(tmp_path / "log")
     assert found.size == 40
     assert len({(entry["writer"], entry["n"]) for entry in found.entries()}) == 40
+
+
+def test_case_27_an_append_waits_for_the_other_writer(log: Log) -> None:
+    handle = os.open(log.folder, os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    thread = threading.Thread(target=reopened(log).append, args=({"kind": "late"},))
+    thread.start()
+    thread.join(timeout=0.1)
+    assert thread.is_alive() and reopened(log).size == 5
+    os.close(handle)
+    thread.join(timeout=10)
+    assert reopened(log).size == 6
 
 
 def test_case_25_disk_full_appends_nothing(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
