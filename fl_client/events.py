@@ -127,9 +127,3 @@ def _cast(name: str, column: str, values: Any) -> Column:
     if raw.ndim != 1 or not np.array_equal(raw, typed):
         raise InputError(f"column {column!r} of event type {name!r} holds values that are not {typed.dtype.name}")
     return typed
-
-
-def empty(name: str, phones: int) -> Table:
-    """A consented type without events."""
-    columns = {column: np.empty(0, dtype=dtype) for column, dtype in COLUMNS[name].items()}
-    return Table(np.zeros(phones + 1, dtype=np.int64), columns)

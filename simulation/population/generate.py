@@ -27,8 +27,8 @@ from simulation.population.latents import AGE_BANDS, GENDERS, OBSERVATION_END
 from simulation.population.outcomes import REGIMES
 from simulation.population.world import REGIONS
 
-CHUNK = 512
-BLOCK = 4 * CHUNK
+CHUNK = 1024
+BLOCK = 2 * CHUNK
 TODAY = OBSERVATION_END
 """The start day of a score asked for now: every observed event of a phone lies before it."""
 PROTECTED_VALUES: dict[str, tuple[str, ...]] = {
@@ -87,11 +87,16 @@ def rows(pop: Population, first: int, last: int) -> Rows:
     return join([_rows(pop, start, min(start + CHUNK, last)) for start in range(first, last, CHUNK)])
 
 
+def events_range(pop: Population, first: int, last: int) -> EventBatch:
+    """The raw events of phones `first` … `last`-1 (at most 4,096 of them) as one batch of K phones."""
+    if not 0 <= first < last <= pop.phones:
+        raise InputError(f"phones {first} to {last} are not within the population's {pop.phones}; choose others")
+    return compose(pop.seed, pop.alpha, pop.regime, np.arange(first, last)).batch
+
+
 def events(pop: Population, phone: int) -> EventBatch:
     """The raw events of one phone, receipts that arrive after its observation included."""
-    if not 0 <= phone < pop.phones:
-        raise InputError(f"phone {phone} is not within the population's {pop.phones}; choose another")
-    return compose(pop.seed, pop.alpha, pop.regime, np.array([phone])).batch
+    return events_range(pop, phone, phone + 1)
 
 
 def join(parts: list[Rows]) -> Rows:

@@ -15,7 +15,6 @@ TENOR_DAYS = 14
 SHOCK = 1.6
 RECEIPT_AFTER, RECEIPT_SPREAD = TENOR_DAYS + 30, 60
 _UNLABELLED, _SINGLE, _MORE = 0.12, 0.76, 0.78
-_BASE = -2.62
 REGIMES: dict[str, tuple[float, float]] = {"default": (-2.65, 0.97), "weak": (-2.42, 0.52)}
 """Regime → the log-odds at the average person, and the factor on every trait's effect."""
 

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fl_client.events import COLUMNS, Column, Table
+from model.errors import InputError
 from simulation.population.hash import U64, Floats, Ints, counted, keys, quantiles
 
 U32 = npt.NDArray[np.uint32]
@@ -48,6 +49,8 @@ class Chunk:
 
 def chunk(seed: int, numbers: Ints, enrol: Ints, span: Ints) -> Chunk:
     """The chunk of the phones `numbers`, each observed for `span` days from day `enrol`."""
+    if len(numbers) > MAX_PHONES:
+        raise InputError(f"a chunk of {len(numbers)} phones is too long for its event words; use at most {MAX_PHONES}")
     place = np.arange(len(numbers), dtype=np.uint32)
     head = (place << HIGH_PHONE) | (enrol.astype(np.uint32) << HIGH_DAY)
     return Chunk(seed, numbers, head, span.astype(np.uint32))

@@ -128,6 +128,12 @@ def test_thin_files_are_missing_not_zero():
     assert np.isnan(_values(_phone())["upi_rate"])
 
 
+def test_a_phone_without_a_single_event_has_no_feature():
+    nothing = from_columns({name: {column: [] for column in columns} for name, columns in COLUMNS.items()})
+    assert np.isnan(extract(nothing, SCHEMA, [90])).all()
+    assert extract(nothing, SCHEMA, [], phone=[]).shape == (0, len(SCHEMA.names))
+
+
 def test_values_are_clipped_to_public_bounds():
     found = _values(_phone(topup=_events("topup", day=[1], amount=[4_000_000_000])))
     assert found["topup_mean"] == FEATURES["topup_mean"].upper

@@ -17,7 +17,16 @@ from model.errors import InputError
 from model.risk.registry import FEATURES, R_DEFAULT
 from simulation.population import generate
 from simulation.population.compose import compose
-from simulation.population.generate import CHUNK, PROTECTED_VALUES, Population, Rows, events, rows, rows_parallel
+from simulation.population.generate import (
+    CHUNK,
+    PROTECTED_VALUES,
+    Population,
+    Rows,
+    events,
+    events_range,
+    rows,
+    rows_parallel,
+)
 
 POP = Population(seed=11, phones=2 * CHUNK + 40)
 BIG = 6000
@@ -54,7 +63,7 @@ def test_every_phone_of_a_chunk_is_the_same_alone(bulk):
 
 
 def test_raw_events_of_one_phone_are_those_of_the_chunk():
-    chunk = compose(POP.seed, POP.alpha, POP.regime, np.arange(100)).batch
+    chunk = events_range(POP, 0, 100)
     for phone in (0, 42, 99):
         alone, slice_ = events(POP, phone), chunk.phone(phone)
         assert set(alone.tables) == set(COLUMNS)
@@ -188,6 +197,7 @@ def test_own_app_schema_alone():
         lambda: Population(1, 5, alpha=0.0),
         lambda: rows(Population(1, 5), 0, 6),
         lambda: events(Population(1, 5), 5),
+        lambda: compose(1, 1.0, "default", np.arange(4097)),
         lambda: rows_parallel(Population(1, 5), workers=0),
     ],
 )
@@ -199,7 +209,7 @@ def test_impossible_populations_are_refused_in_one_sentence(make):
 def test_one_worker_reports_progress(bulk):
     seen: list[int] = []
     whole = rows_parallel(POP, workers=1, progress=seen.append)
-    assert whole.x.tobytes() == bulk.x.tobytes() and seen == [POP.phones]
+    assert whole.x.tobytes() == bulk.x.tobytes() and seen == [2 * CHUNK, POP.phones]
 
 
 @pytest.mark.integration
