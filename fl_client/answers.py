@@ -7,8 +7,9 @@ are equal to the last unit.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from fl_client.phones import Task
@@ -17,7 +18,9 @@ from model.errors import RoundError
 from model.privacy.mechanism import GaussianRelease
 from model.risk.calibration import CELLS, logit_histogram
 from model.risk.knots import Knots, histogram_layout, rows_histogram
-from model.risk.network import RiskNetwork
+
+if TYPE_CHECKING:
+    from model.risk.network import RiskNetwork
 
 CHARGES = {"knots": "knots", "train": "training", "calibrate": "calibration", "evaluate": "evaluation"}
 ROWS_A_CHUNK = 65536
@@ -59,6 +62,8 @@ def answer_size(task: Task) -> int:
 
 def scored_by(task: Task) -> tuple[RiskNetwork, NDArray[np.float64]]:
     """The network of the task's theta, and what follows theta in the array: the inner borders of evaluation cells."""
+    from model.risk.network import RiskNetwork  # torch: a farm that only adds up never loads it
+
     network = RiskNetwork(task.plan.schema, knots_of(task), task.plan.model.hidden)
     if len(task.flat) < network.dimension:
         raise RoundError(f"a model of {len(task.flat)} numbers came where the plan has {network.dimension}; ask again")
@@ -84,6 +89,8 @@ def row_units(offsets: NDArray[np.int64], scale: int) -> NDArray[np.float64]:
 
 def score_rows(network: RiskNetwork, x: NDArray[np.float32]) -> NDArray[np.float64]:
     """Raw logits (R,) of rows x (R, F)."""
+    import torch
+
     parts = [np.zeros(0)]
     with torch.no_grad():
         for rows in _slices(len(x)):

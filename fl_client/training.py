@@ -11,13 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn import functional
 
-from fl_client.phones import Phone, mix
+from fl_client.batches import batch_weights
+from fl_client.phones import Phone
 from fl_client.update import Delta, Encoded
 from model.contract.plan import TrainingPlan
 from model.risk.knots import Knots
 from model.risk.network import RiskNetwork
+from model.risk.objective import row_losses
 from model.risk.precondition import Preconditioner
 
 
@@ -65,9 +66,7 @@ class Learner:
         """Gradient by v of Σ_r weights_r · logistic loss of row r, (d,) float64."""
         theta = torch.from_numpy(self.precondition.to_theta(v)).float().requires_grad_()
         logits = self.network.logits(theta, torch.from_numpy(inputs))
-        loss = functional.binary_cross_entropy_with_logits(
-            logits, torch.from_numpy(y), weight=torch.from_numpy(weights), reduction="sum"
-        )
+        loss = (row_losses(logits, torch.from_numpy(y)) * torch.from_numpy(weights)).sum()
         (slope,) = torch.autograd.grad(loss, theta)
         return np.asarray(self.precondition.pull_back(slope.double().numpy()), dtype=np.float64)
 
@@ -98,26 +97,3 @@ def train_phone(learner: Learner, phone: Phone, flat: NDArray[np.float32], round
             local = learner.step(local, inputs, phone.y, weights)
         delta = learner.delta(local)
     return delta, delta.clip(plan.local.clip_norm).encode(plan.privacy.grid_scale)
-
-
-def batch_weights(
-    ids: NDArray[np.uint64], offsets: NDArray[np.int64], seed: int, round_: int, step: int, batch_size: int
-) -> NDArray[np.float32]:
-    """Weight of each row in local step `step`, (R,) float32: 1/(rows in the batch) inside it, 0 outside.
-
-    Written over segments of many phones; a phone alone is the case P = 1. `batch_size` 0 is all rows. Shuffles come
-    from a counter hash of (seed, phone, round, epoch, row), so every engine and every retry walks the same batches.
-    """
-    counts = np.diff(offsets)
-    owner = np.repeat(np.arange(len(ids)), counts)
-    if batch_size == 0:
-        return (1.0 / counts[owner]).astype(np.float32)
-    batches = np.maximum(-(-counts // batch_size), 1)
-    epoch, turn = step // batches, step % batches
-    position = np.arange(len(owner)) - offsets[:-1][owner]
-    order = np.lexsort((mix(ids[owner], seed, round_, epoch[owner], position), owner))
-    rank = np.empty(len(owner), dtype=np.int64)
-    rank[order] = position
-    inside = rank // batch_size == turn[owner]
-    size = np.minimum(batch_size, counts - turn * batch_size)
-    return np.where(inside, 1.0 / size[owner], 0.0).astype(np.float32)

@@ -12,10 +12,12 @@ from flwr.serverapp import Grid, ServerApp
 from numpy.typing import NDArray
 
 from fl_server import rounds
+from fl_server.budget import Budget
 from fl_server.checkpoint import Checkpoint
-from fl_server.coordinator import Coordinator, Ledger, Progress
+from fl_server.coordinator import Coordinator, Progress
 from fl_server.rounds import Phase, Release, State
 from fl_server.strategy import FederationStrategy
+from model.contract.canonical import decode
 from model.contract.envelope import Signed
 from model.contract.plan import TrainingPlan
 from model.errors import RunError
@@ -48,7 +50,7 @@ class Result:
 def run(
     grid: Grid,
     signed: Signed,
-    budget: Ledger | None,
+    budget: Budget,
     folder: Path,
     *,
     source: Callable[[Phase], ByteSource] | None = None,
@@ -60,8 +62,6 @@ def run(
     The coordinator is its own signer, so signatures are for phones to check. RunError, RoundError or BudgetError in
     one sentence; what was released before stays in `folder`, and calling again resumes.
     """
-    from model.contract.canonical import decode
-
     plan = TrainingPlan.from_dict(decode(signed.payload, max_bytes=1 << 22))
     with Checkpoint(folder, plan.digest) as checkpoint:
         coordinator = Coordinator(signed, plan, budget, checkpoint, source=source, on_progress=on_progress)

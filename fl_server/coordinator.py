@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fl_server import rounds
 from fl_server.aggregate import add, noised
+from fl_server.budget import Budget, Reservation
 from fl_server.checkpoint import Checkpoint
 from fl_server.cohort import minimum, require_cohort
 from fl_server.rounds import Phase, Release, State
-from model.contract.canonical import decode, encode
+from model.contract.canonical import decode, encode, sha256_hex
 from model.contract.envelope import Signed
 from model.contract.plan import TrainingPlan
 from model.contract.update import (
@@ -26,31 +26,11 @@ from model.contract.update import (
     norm_bound,
     read_vector,
 )
-from model.errors import ContractError, RoundError, UpdateError
+from model.errors import ContractError, RunError, UpdateError
 from model.privacy.noise import ByteSource, OsSource, SeededSource
 
 MAX_HEADER_BYTES = 4096
 Progress = Callable[[Release, State], None]
-
-
-class Ledger(Protocol):
-    """What the coordinator needs of the ε budget."""
-
-    def require(self) -> None:
-        """BudgetError if the plan's charges exceed its budget."""
-        ...
-
-    def reserve(self, name: str, round_: int) -> None:
-        """Spend one release of the charge `name`, durably, before anything is asked of phones."""
-        ...
-
-    def commit(self, name: str, round_: int) -> None:
-        """Note that the reserved release was made."""
-        ...
-
-    def reserved(self, name: str, round_: int) -> bool:
-        """Whether this release is spent already."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -87,30 +67,28 @@ class Coordinator:
         self,
         signed: Signed,
         plan: TrainingPlan,
-        budget: Ledger | None,
+        budget: Budget,
         checkpoint: Checkpoint,
         *,
         source: Callable[[Phase], ByteSource] | None = None,
         on_progress: Progress = lambda release, state: None,
     ) -> None:
-        if plan.privacy.mode != "off" and budget is None:
-            raise RoundError("a plan with privacy needs a budget; open one before the run")
+        if budget.plan != plan:
+            raise RunError("the budget belongs to another plan; open the one of this run")
         self.plan, self._signed, self._budget, self._checkpoint = plan, signed.to_bytes(), budget, checkpoint
         self._source, self._on_progress = source or noise_for(plan), on_progress
         for phase in rounds.schedule(plan):
             minimum(plan, phase.population, phase.participation)
-        if budget is not None:
-            budget.require()
         self.releases = checkpoint.releases()
         self.state = rounds.replay(plan, self.releases)
-        self._void_lost_draws()
+        self._settle()
 
     def open(self) -> Question | None:
         """Reserve the next phase's ε and say what to ask; None when the run is complete (case 22)."""
         phase = rounds.current(self.plan, self.state)
         if phase is None:
             return None
-        if self._budget is not None and phase.charge is not None and not self._reserved(phase):
+        if phase.charge is not None and self._reservation(phase.charge.name, phase.round) is None:
             self._budget.reserve(phase.charge.name, phase.round)
         header = TaskHeader(TASK_SCHEMA, self.plan.digest, phase.round, phase.kind)
         knots = encode(self.state.knots.to_dict()) if self.state.knots else b""
@@ -138,21 +116,38 @@ class Coordinator:
     def _commit(self, phase: Phase, release: Release) -> None:
         state = rounds.close(self.plan, self.state, release)
         self._checkpoint.commit(release)
-        if self._budget is not None and phase.charge is not None and not release.void:
-            self._budget.commit(phase.charge.name, phase.round)
+        if phase.charge is not None:
+            self._settle_one(phase.charge.name, release)
         self.state = state
         self.releases.append(release)
         self._on_progress(release, state)
 
-    def _void_lost_draws(self) -> None:
-        phase = rounds.current(self.plan, self.state)
-        if phase is not None and self._checkpoint.may_have_drawn(phase):
-            nothing = np.zeros(self._dimension(phase), dtype=np.int64)
-            self._commit(phase, Release(phase.kind, phase.round, 0, 0, 0, (), nothing, void=True))
+    def _settle(self) -> None:
+        """After a kill: settle releases the ledger had not noted, and void a phase that may have drawn its noise."""
+        for phase, release in zip(rounds.schedule(self.plan), self.releases, strict=False):
+            if phase.charge is not None:
+                self._settle_one(phase.charge.name, release)
+        due = rounds.current(self.plan, self.state)
+        if due is not None and self._checkpoint.may_have_drawn(due):
+            nothing = np.zeros(self._dimension(due), dtype=np.int64)
+            self._commit(due, Release(due.kind, due.round, 0, 0, 0, (), nothing, void=True))
 
-    def _reserved(self, phase: Phase) -> bool:
-        charge = phase.charge
-        return self._budget is not None and charge is not None and self._budget.reserved(charge.name, phase.round)
+    def _settle_one(self, name: str, release: Release) -> None:
+        """Commit or void a release's reservation. RunError where ledger and checkpoint tell different stories."""
+        reservation, result = self._reservation(name, release.round), sha256_hex(release.noised.astype("<i8").tobytes())
+        if reservation is None or (reservation.state, reservation.result) not in (
+            ("reserved", ""),
+            ("void", "") if release.void else ("committed", result),
+        ):
+            raise RunError(f"ledger and releases disagree on {name} round {release.round}; restore both from a copy")
+        if reservation.state == "reserved" and release.void:
+            self._budget.void(reservation)
+        elif reservation.state == "reserved":
+            self._budget.commit(reservation, result)
+
+    def _reservation(self, name: str, round_: int) -> Reservation | None:
+        found = [r for r in self._budget.reservations if (r.name, r.round) == (name, round_)]
+        return found[-1] if found else None
 
     def _dimension(self, phase: Phase) -> int:
         return rounds.dimension(self.plan, self.state, phase.kind)

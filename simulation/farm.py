@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -25,13 +26,15 @@ Observer = Callable[[Task, Trained], None]
 class Farm:
     """`Phones` of a dataset. RunError when the plan is for another schema or for the field.
 
-    `sample` is how many phones' updates the observer is shown at each stage; 0 shows norms only.
+    `sample` is how many phones' updates the observer is shown at each stage; 0 shows norms only. `store` keeps the
+    rows' inputs on disk, for a node whose process ends with each message.
     """
 
     data: Dataset
     engine: Engine = field(default_factory=BatchedEngine)
     observe: Observer | None = None
     sample: int = 0
+    store: Path | None = None
     _crowds: dict[str, Crowd] = field(default_factory=dict, repr=False)
 
     def partial(self, task: Task) -> Partial:
@@ -53,12 +56,12 @@ class Farm:
         if split not in self._crowds:
             everyone = np.ones(self.data.phones, dtype=bool)
             chosen = {"train": ~self.data.holdout, "holdout": np.asarray(self.data.holdout), "all": everyone}[split]
-            self._crowds[split] = _crowd(self.data.take(chosen))
+            self._crowds[split] = self._crowd(split, self.data.take(chosen))
         crowd = self._crowds[split]
         if participation >= 1.0:
             return crowd
         return crowd.take(np.flatnonzero(coins(crowd.ids, task.plan.seed, task.round, participation)))
 
-
-def _crowd(data: Dataset) -> Crowd:
-    return Crowd(data.ids, data.offsets, data.x, data.y)
+    def _crowd(self, split: str, data: Dataset) -> Crowd:
+        store = None if self.store is None else self.store / split
+        return Crowd(data.ids, data.offsets, data.x, data.y, store=store)

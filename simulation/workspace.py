@@ -42,6 +42,21 @@ class Workspace:
         """The ε ledger."""
         return self.folder / "ledger.jsonl"
 
+    @property
+    def result(self) -> Path:
+        """The released model, once the run is complete."""
+        return self.folder / "result.cbor"
+
+    @property
+    def expected_nodes(self) -> int:
+        """How many nodes the coordinator waits for before it asks the first question."""
+        path = self.folder / "nodes"
+        return int(path.read_text()) if path.exists() else 1
+
+    def expect(self, nodes: int) -> None:
+        """Let the coordinator wait for this many nodes."""
+        (self.folder / "nodes").write_text(str(nodes))
+
     def prepare(self, data: Dataset, plan: TrainingPlan, keys: Sequence[SigningKey]) -> None:
         """Save the dataset, sign the plan with `keys` (coordinator, reviewer) and note whom nodes trust."""
         data.save(self.folder / "data")
@@ -61,7 +76,7 @@ class Workspace:
         """The `index`-th of `count` farms, writing what only a simulation may show beside the data."""
         data = Dataset.load(self.folder / "data").part(index, count)
         observer = RecordTraining(self.folder / "simulation_only", index)
-        return Farm(data, engine or BatchedEngine(), observer, sample)
+        return Farm(data, engine or BatchedEngine(), observer, sample, self.folder / "inputs" / f"{index}-of-{count}")
 
     def _bytes(self, name: str) -> bytes:
         try:

@@ -1,152 +1,103 @@
-"""Many phones at once in torch: the same numbers as the phone loop, in segments instead of objects (spec 7.8).
+"""Many phones at once: the same numbers as the phone loop, in segments instead of objects (spec 7.8).
 
 Additive: with the rows' preconditioned inputs phi' = [1 | phi] P kept between rounds, a step is one product, one
-sigmoid and one segment sum. MLP: `vmap` of the gradient over phones padded to equal length. Clip and encode are
-`fl_client.update.encode_rows`, so nothing about privacy is written twice.
+sigmoid and one segment sum, in NumPy: a farm whose inputs are kept never loads torch. MLP: see `padded`. Clip and
+encode are `fl_client.update.encode_rows`, so nothing about privacy is written twice.
 """
 
 from __future__ import annotations
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.func import grad, vmap
-from torch.nn import functional
 
 from fl_client.answers import knots_of
+from fl_client.batches import batch_weights
 from fl_client.phones import Task, segments
-from fl_client.training import Learner, batch_weights
 from fl_client.update import encode_rows
+from simulation.engine.inputs import prepared
 from simulation.engine.protocol import Crowd, Trained
 
-PHONES_A_CHUNK = 1024
-MLP_PHONES_A_CHUNK = 256
-CACHE_BYTES = 1 << 30
+# Chunks stay small enough to live on the heap: fresh pages cost more than the arithmetic on them.
+PHONES_A_CHUNK = 256
+Rows = NDArray[np.float32]
 
 
 class BatchedEngine:
-    """Chunks of phones, longest together, one vector of integer sums."""
+    """Chunks of phones, one vector of integer sums."""
 
     name = "batched"
 
     def train(self, crowd: Crowd, task: Task, sample: int = 0) -> Trained:
         """Sum of encoded updates; see `Engine.train`."""
-        learner = Learner.of(task.plan, knots_of(task))
         local, scale = task.plan.local, task.plan.privacy.grid_scale
+        inputs = prepared(crowd, task.plan, knots_of(task))
         total = np.zeros(len(task.flat), dtype=np.int64)
         norms = np.zeros(crowd.phones)
         shape = (min(sample, crowd.phones), len(task.flat))
         raw, units = np.zeros(shape), np.zeros(shape, dtype=np.int64)
-        for phones in _chunks(crowd, learner):
-            deltas = _deltas(crowd, task, learner, phones).astype(np.float64)
-            encoded = encode_rows(deltas, local.clip_norm, scale)
-            total += encoded.sum(axis=0)
-            norms[phones] = np.sqrt(np.einsum("ij,ij->i", deltas, deltas))
+        for phones in _chunks(crowd, bool(task.plan.model.hidden)):
+            deltas = _deltas(crowd, task, inputs, phones)
             kept = phones < sample
-            raw[phones[kept]], units[phones[kept]] = deltas[kept], encoded[kept]
+            raw[phones[kept]] = deltas[kept]
+            encoded, norms[phones] = encode_rows(deltas, local.clip_norm, scale)
+            units[phones[kept]] = encoded[kept]
+            total += encoded.sum(axis=0).astype(np.int64)
         return Trained(total, norms, raw, units)
 
 
-def _chunks(crowd: Crowd, learner: Learner) -> list[NDArray[np.int64]]:
+def _chunks(crowd: Crowd, by_length: bool) -> list[NDArray[np.int64]]:
     """Labelled phones in chunks. Unlabelled ones add zeros, so nothing is computed for them."""
     counts = np.diff(crowd.offsets)
     labelled = np.flatnonzero(counts > 0)
-    size = PHONES_A_CHUNK
-    if learner.network.hidden:
-        labelled, size = labelled[np.argsort(counts[labelled], kind="stable")], MLP_PHONES_A_CHUNK
-    return [labelled[at : at + size] for at in range(0, len(labelled), size)]
+    if by_length:
+        labelled = labelled[np.argsort(counts[labelled], kind="stable")]
+    return [labelled[at : at + PHONES_A_CHUNK] for at in range(0, len(labelled), PHONES_A_CHUNK)]
 
 
-def _deltas(crowd: Crowd, task: Task, learner: Learner, phones: NDArray[np.int64]) -> NDArray[np.float32]:
-    """The raw updates (len(phones), d) of labelled phones."""
+def _deltas(crowd: Crowd, task: Task, inputs: Rows, phones: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The raw updates (len(phones), d) of labelled phones, float64."""
     rows, offsets = segments(crowd.offsets, phones)
-    inputs = _inputs(crowd, learner, rows)
-    y = torch.from_numpy(np.ascontiguousarray(crowd.y[rows]))
+    local = task.plan.local
     weights = [
-        torch.from_numpy(
-            batch_weights(crowd.ids[phones], offsets, task.plan.seed, task.round, step, task.plan.local.batch_size)
-        )
-        for step in range(task.plan.local.local_steps)
+        batch_weights(crowd.ids[phones], offsets, task.plan.seed, task.round, step, local.batch_size)
+        for step in range(local.local_steps)
     ]
-    run = _mlp if learner.network.hidden else _additive
-    deltas: NDArray[np.float32] = run(learner, task.flat, inputs, y, torch.from_numpy(offsets), weights).numpy()
-    return deltas
+    together = rows[-1] - rows[0] + 1 == len(rows)
+    taken = inputs[rows[0] : rows[-1] + 1] if together else inputs[rows]
+    if task.plan.model.hidden:
+        from simulation.engine.padded import mlp_deltas
 
-
-def _inputs(crowd: Crowd, learner: Learner, rows: NDArray[np.int64]) -> Tensor:
-    """Fixed inputs of the rows; kept for the whole crowd between rounds while they fit `CACHE_BYTES`."""
-    width = learner.network.width + (not learner.network.hidden)
-    if len(crowd.y) * width * 4 > CACHE_BYTES:
-        return _prepare(learner, crowd.x[rows])
-    key = f"{learner.network.knots.digest}/{learner.network.hidden}"
-    if key not in crowd.cache:
-        crowd.cache.clear()
-        parts = [_prepare(learner, crowd.x[at : at + 8192]) for at in range(0, len(crowd.y), 8192)]
-        crowd.cache[key] = torch.cat(parts) if parts else torch.zeros((0, width))
-    kept: Tensor = crowd.cache[key]
-    if len(rows) and rows[-1] - rows[0] + 1 == len(rows):
-        return kept[int(rows[0]) : int(rows[-1]) + 1]
-    return kept[torch.from_numpy(rows)]
-
-
-def _prepare(learner: Learner, x: NDArray[np.float32]) -> Tensor:
-    inputs = learner.inputs(np.asarray(x))
-    if learner.network.hidden:
-        return torch.from_numpy(inputs)
-    widened = np.concatenate([np.ones((len(inputs), 1), dtype=np.float32), inputs], axis=1)
-    # z = [1 | phi] P v, so each row is pulled back once instead of the model being pushed forward every step.
-    return torch.from_numpy(learner.precondition.pull_back(widened))
+        return mlp_deltas(task, knots_of(task), taken, crowd.y[rows], offsets, weights)
+    return _additive(task, taken, crowd.y[rows], offsets, weights)
 
 
 def _additive(
-    learner: Learner, flat: NDArray[np.float32], inputs: Tensor, y: Tensor, offsets: Tensor, weights: list[Tensor]
-) -> Tensor:
-    """Deltas (P, d) by E steps; `deltas` is kept apart from the sent model, so no digits cancel."""
-    local, phones = learner.plan.local, len(offsets) - 1
-    sent = inputs @ torch.from_numpy(flat)
-    deltas = torch.zeros((phones, len(flat)))
-    owner = torch.repeat_interleave(torch.arange(phones), offsets.diff())
-    for step, weight in enumerate(weights):
-        logits = sent if step == 0 else sent + (inputs * deltas[owner]).sum(dim=1)
-        error = (torch.sigmoid(logits) - y) * weight
-        slope = _segment_sums(error, inputs, offsets)
-        if local.prox:
-            slope = slope + local.prox * deltas
-        deltas = deltas - local.learning_rate * slope
+    task: Task, inputs: Rows, y: Rows, offsets: NDArray[np.int64], weights: list[Rows]
+) -> NDArray[np.float64]:
+    """Deltas (P, d) by E steps; they are kept apart from the sent model, so no digits cancel."""
+    rate, prox = task.plan.local.learning_rate, task.plan.local.prox
+    sent = (inputs @ task.flat).astype(np.float64)
+    deltas = _segment_sums(_errors(sent, y, weights[0]) * -rate, inputs, offsets)
+    owner = np.repeat(np.arange(len(deltas)), np.diff(offsets))
+    for weight in weights[1:]:
+        logits = sent + np.einsum("ij,ij->i", inputs, deltas.astype(np.float32)[owner])
+        deltas *= 1 - rate * prox
+        deltas += _segment_sums(_errors(logits, y, weight) * -rate, inputs, offsets)
     return deltas
 
 
-def _segment_sums(values: Tensor, inputs: Tensor, offsets: Tensor) -> Tensor:
-    """Row i: Σ values_r · inputs_r over the rows r of phone i, (P, d)."""
-    if len(values) == len(offsets) - 1:
-        return values[:, None] * inputs
-    picked = torch.sparse_csr_tensor(
-        offsets, torch.arange(len(values)), values, (len(offsets) - 1, len(values)), check_invariants=False
-    )
-    return picked @ inputs
+def _errors(logits: NDArray[np.float64], y: Rows, weight: Rows) -> NDArray[np.float64]:
+    """Slope of each row's weighted loss by its logit, (R,)."""
+    return np.asarray((0.5 * (1 + np.tanh(logits / 2)) - y) * weight)
 
 
-def _mlp(
-    learner: Learner, flat: NDArray[np.float32], inputs: Tensor, y: Tensor, offsets: Tensor, weights: list[Tensor]
-) -> Tensor:
-    """Deltas (P, d) by E steps of per-phone gradients over rows padded with weight 0."""
-    local, counts = learner.plan.local, offsets.diff()
-    longest = int(counts.max())
-    place = offsets[:-1, None] + torch.arange(longest)
-    real = torch.arange(longest) < counts[:, None]
-    place = torch.where(real, place, 0)
-    start = torch.from_numpy(flat).clone()
-    deltas = torch.zeros((len(counts), len(flat)))
-
-    def loss(delta: Tensor, rows: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
-        logits = learner.network.logits(start + delta, rows)
-        return functional.binary_cross_entropy_with_logits(logits, labels, weight=weight, reduction="sum")
-
-    slopes = vmap(grad(loss))
-    for weight in weights:
-        slope = slopes(deltas, inputs[place], y[place], weight[place] * real)
-        if local.prox:
-            slope = slope + local.prox * deltas
-        deltas = deltas - local.learning_rate * slope
-    return deltas
+def _segment_sums(values: NDArray[np.float64], inputs: Rows, offsets: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Row i: Σ values_r · inputs_r over the rows r of phone i, (P, d) float64. Every phone has a row."""
+    products = inputs * values.astype(np.float32)[:, None]
+    first, counts = offsets[:-1], np.diff(offsets)
+    sums = products[first].astype(np.float64)
+    # Row by row over the few phones that have so many: np.add.reduceat walks columns and is five times slower.
+    for turn in range(1, int(counts.max())):
+        longer = np.flatnonzero(counts > turn)
+        sums[longer] += products[first[longer] + turn]
+    return sums

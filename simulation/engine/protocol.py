@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,7 +16,8 @@ from fl_client.phones import Task, segments
 class Crowd:
     """Phones as segments: rows of phone i are x[offsets[i]:offsets[i+1]]; ids (P,) key shuffles and coins.
 
-    `cache` keeps what an engine computed once per knots (the rows' fixed inputs); it lives as long as the crowd.
+    `cache`, and `store` on disk, keep what an engine computed once per knots. A crowd taken from another (`base`) finds
+    its rows there.
     """
 
     ids: NDArray[np.uint64]
@@ -23,6 +25,9 @@ class Crowd:
     x: NDArray[np.float32]
     y: NDArray[np.float32]
     cache: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    store: Path | None = None
+    base: Crowd | None = None
+    base_rows: NDArray[np.int64] | None = None
 
     @property
     def phones(self) -> int:
@@ -30,10 +35,9 @@ class Crowd:
         return len(self.ids)
 
     def take(self, chosen: NDArray[np.int64]) -> Crowd:
-        """These phones, in this order, with their rows; kept inputs (one row a row of x) are carried along."""
+        """These phones, in this order, with their rows."""
         rows, offsets = segments(self.offsets, chosen)
-        kept = {key: values[rows] for key, values in self.cache.items()}
-        return Crowd(self.ids[chosen], offsets, self.x[rows], self.y[rows], kept)
+        return Crowd(self.ids[chosen], offsets, self.x[rows], self.y[rows], base=self, base_rows=rows)
 
 
 @dataclass(frozen=True)
