@@ -22,6 +22,8 @@ MIN_COHORT = 30
 SHARES = {"knots": 0.15, "training": 0.70, "calibration": 0.15}
 DEFAULT_EPSILON = 1.5
 MODELS = {"additive": (), "mlp": (64, 32)}
+CLIP = {"additive": 1.0, "mlp": 2.0}  # in training coordinates, where few phones are clipped (ADR 2)
+RATE = {"additive": 16.0, "mlp": 1.5}
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ def build_plan(data: Dataset, options: Options, *, unit: str, now: int, topology
         rounds=options.rounds,
         participation=participation,
         model=ModelChoice(options.model, MODELS[options.model], 16),
-        local=LocalTraining(1, 1.0, 0, 0.0, clip_norm=1.0),
+        local=LocalTraining(1, 1.0, 0, 0.0, clip_norm=CLIP[options.model]),
         server=server_optimiser(options.model),
         privacy=_privacy(data.schema, options, participation, delta, unit),
         seed=options.seed,
@@ -87,9 +89,8 @@ def build_plan(data: Dataset, options: Options, *, unit: str, now: int, topology
 
 
 def server_optimiser(model: str) -> ServerOptimiser:
-    """Momentum and averaging for both models; the MLP's weights are unscaled, so its rate is smaller."""
-    rate = 16.0 if model == "additive" else 1.0
-    return ServerOptimiser("fedavg", rate, 0.8, 0.5, 0.0, 0.99, 1e-3)
+    """Momentum and averaging for both models; the MLP's weights are not preconditioned, so its rate is smaller."""
+    return ServerOptimiser("fedavg", RATE[model], 0.8, 0.5, 0.0, 0.99, 1e-3)
 
 
 def cohort_share(phones: int, asked: float) -> float:
@@ -108,7 +109,7 @@ def _require_enough(phones: int, held: int) -> None:
 
 
 def _privacy(schema: Schema, options: Options, q: float, delta: float, unit: str) -> PrivacyPlan:
-    sensitivities = {"knots": histogram_sensitivity(schema), "training": 1.0}
+    sensitivities = {"knots": histogram_sensitivity(schema), "training": CLIP[options.model]}
     source = "test-seeded" if options.test_seeded else "os"
     if options.noise == 0:
         return PrivacyPlan("off", delta, 1.0, "zero-out", unit, (), source)
