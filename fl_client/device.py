@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fl_client.consent import DAY_SECONDS, Consents
 from fl_client.egress import Egress, Recipient
-from fl_client.events import SEALED, EventBatch, empty, from_columns
+from fl_client.events import COLUMNS, SEALED, EventBatch, from_columns
 from fl_client.features import EXTRACTORS, extract
 from fl_client.identity import LenderCard, Pairwise
 from fl_client.keystore import ROOT_BYTES
@@ -249,5 +249,9 @@ def _consented(stored: Mapping[str, Columns], refused: Collection[str]) -> Event
     if not stored:
         raise NoScore("thin_file", "no score: this phone holds no activity yet; try again later")
     allowed = {kind for kind in EXTRACTORS if kind not in refused and kind not in SEALED}
-    batch = from_columns({kind: columns for kind, columns in stored.items() if kind in allowed})
-    return EventBatch(1, {**{kind: empty(kind, 1) for kind in allowed}, **batch.tables})
+    batch = {kind: stored.get(kind) or _nothing(kind) for kind in allowed}
+    return from_columns(batch)
+
+
+def _nothing(kind: str) -> Columns:
+    return {name: np.empty(0, dtype=dtype) for name, dtype in COLUMNS[kind].items()}

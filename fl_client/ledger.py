@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fl_client.store import PhoneStore
-from model.contract.plan import TrainingPlan
 from model.errors import BudgetError
-from model.privacy.mechanism import GaussianRelease
+
+if TYPE_CHECKING:  # scoring reads the cap and needs no plan
+    from fl_client.store import PhoneStore
+    from model.contract.plan import TrainingPlan
+    from model.privacy.mechanism import GaussianRelease
 
 YEAR_SECONDS = 365 * 86_400
 # ε = ρ + 2√(ρ ln 1/δ) at δ = 1e-6 is 5.8: about what a monthly ε of 1.67 adds up to in one year (6.1).

@@ -92,18 +92,32 @@ def test_nothing_heavy_is_loaded_for_help():
     assert {name.split(".")[0] for name in done.stdout.split()} & {*HEAVY, "numpy", "onnxruntime"} == set()
 
 
+def bench(home: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "benchmarks" / "device_score.py"), str(home), *options]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+
+
+def seconds(code: str) -> float:
+    begun = time.perf_counter()
+    run(code)
+    return time.perf_counter() - begun
+
+
 @pytest.mark.integration
 def test_a_score_takes_half_a_second_and_100_mb_at_most(home):
-    bench = ROOT / "benchmarks" / "device_score.py"
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, str(bench), str(home), "--runs", "7", "--max-ms", "1e9"]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    figures = json.loads(done.stdout)
-    assert figures["mib_peak"] <= 100
-    assert figures["cpu_ms_best"] <= 500  # on a busy machine wall time measures the others; the benchmark gives both
-    tight = subprocess.run([*command[:-1], "1"], env=env, capture_output=True, text=True, check=False)
-    assert tight.returncode == 1  # the control: the limit is compared
+    """In units of this machine's present speed: importing onnxruntime takes 200 ms where a score takes 380."""
+    scores, units = [], []
+    for _ in range(7):  # side by side, so that both see the same other work
+        done = bench(home, "--runs", "1", "--max-ms", "1e9")
+        assert done.returncode == 0, done.stderr
+        scores.append(json.loads(done.stdout))
+        units.append(seconds("import onnxruntime, numpy") / 200)
+    limit = 500 * min(units)
+    assert max(figures["mib_peak"] for figures in scores) <= 100
+    assert min(figures["ms_best"] for figures in scores) / 1e3 <= limit
+    assert min(seconds("import torch") for _ in range(2)) > limit  # the control: what the limit keeps out
+    assert bench(home, "--runs", "1", "--max-ms", "1").returncode == 1
 
 
 def test_a_kill_after_the_number_never_uses_it_twice(home, lender):
