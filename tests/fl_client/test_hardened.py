@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from fl_client import hardened, onnxwire
+from fl_client import hardened, onnxwire, probe
 from model.errors import ModelError
 from model.risk.onnx_ops import ALLOWED_OPS
 
@@ -343,6 +346,9 @@ def test_other_bytes_are_refused() -> None:
     refused(b"", "not an ONNX model")
     refused(b"ORTM" * 8, "model")
     refused(b"\x3a" + b"\xff" * 9 + b"\x01", "ends early")
+    refused(b"\x15\0\0\0\0", "in a form that is not allowed")  # field 2 as a float
+    refused(b"\x12\x02\xff\xff", "not UTF-8")
+    refused(b"\x0a\x01\x08", "in a form that is not allowed")  # a packed number where one number stands
     refused(b"\x08" + b"\xff" * 20 + b"\x01", "a number over 64 bits")
     refused(model() + model(), "twice")  # protobuf would merge them
     refused(b"\0" * (hardened.MAX_BYTES + 1), "over the limit")
@@ -366,6 +372,25 @@ def test_a_model_that_answers_nan_is_refused_in_the_cage() -> None:
 
     with pytest.raises(ModelError, match="not finite"):
         hardened.probe_in_subprocess(model(change))
+
+
+def probe_here(onnx_bytes: bytes, monkeypatch: pytest.MonkeyPatch) -> int:
+    """The cage's own program in this process, its limits left off."""
+    limits: list[int] = []
+    monkeypatch.setattr(resource, "setrlimit", lambda kind, values: limits.append(kind))
+    monkeypatch.setattr(sys, "argv", ["probe.py", str(F), "10", str(64 << 20)])
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(onnx_bytes)))
+    code = probe.main()
+    assert {resource.RLIMIT_CPU, resource.RLIMIT_AS, resource.RLIMIT_NOFILE, resource.RLIMIT_FSIZE} <= set(limits)
+    return code
+
+
+def test_the_program_in_the_cage(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert probe_here(model(), monkeypatch) == 0
+    assert json.loads(capsys.readouterr().out)["rss_kib"] > 0
+    for change, words in ((relu_probability, "outside 0 to 1"), (wrong_axis, "answers shapes"), (text_tensor, "")):
+        assert (probe_here(model(change), monkeypatch) != 0) == bool(words)
+        assert words in capsys.readouterr().out
 
 
 def relu_probability(built: onnx.ModelProto) -> None:
