@@ -16,7 +16,7 @@ from flwr.clientapp import ClientApp
 
 from fl_client.answers import answer_size
 from fl_client.phones import Partial, Phones, Task
-from model.contract.canonical import decode, encode
+from model.canonical import decode, encode
 from model.contract.envelope import Signed, verify
 from model.contract.plan import DOMAIN, TrainingPlan
 from model.contract.update import PARTIAL_SCHEMA, PartialHeader, TaskHeader, check_vector

@@ -9,7 +9,7 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
-from model.contract.canonical import digest
+from model.canonical import digest
 from model.errors import EgressError
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fl_client.declared import DECLARED, Declared
-from model.contract.canonical import encode, sha256_hex
+from model.canonical import encode, sha256_hex
 from model.contract.envelope import SigningKey, sign
 from model.contract.sealed import seal
 from model.errors import EgressError

@@ -22,7 +22,7 @@ from fl_client.keystore import FileKeyStore, KeyStore, PassphraseKeyStore
 from fl_client.ledger import YEARLY_RHO, Ledger
 from fl_client.store import SqliteStore
 from fl_client.trusted import Trusted
-from model.contract.canonical import decode, encode, sha256_hex
+from model.canonical import decode, encode, sha256_hex
 from model.errors import ContractError, InputError, SchemaError
 from model.risk.registry import default_schema
 from model.risk.schema import Schema

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from fl_client.keystore import derive
-from model.contract.canonical import decode
+from model.canonical import decode
 from model.contract.envelope import Signed, SigningKey, keyid, verify
 from model.errors import ContractError, TrustError
 

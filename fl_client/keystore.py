@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
-from model.contract.canonical import decode, encode
+from model.canonical import decode, encode
 from model.errors import ContractError, InputError
 
 ROOT_BYTES = 32

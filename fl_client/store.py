@@ -15,7 +15,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from fl_client.keystore import derive
-from model.contract.canonical import decode, encode
+from model.canonical import decode, encode
 from model.errors import InputError, SchemaError
 
 Columns = dict[str, np.ndarray[Any, Any]]

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from model.canonical import decode, encode, sha256_hex
 from model.contract import envelope
-from model.contract.canonical import decode, encode, sha256_hex
 from model.contract.release import DOMAIN, THRESHOLD, ReleaseManifest
 from model.contract.repository import Repository, verify
 from model.errors import ContractError, TrustError

@@ -83,7 +83,8 @@ def advance(
         weights = coordinates.to_theta(iterate.v) * penalised
         pace = plan.local.learning_rate * plan.local.local_steps * plan.server.l2
         update = update - pace * coordinates.pull_back(weights)
-    moved = _STEPS[plan.server.name](iterate, update, plan.server)
+    with np.errstate(over="ignore", invalid="ignore"):
+        moved = _STEPS[plan.server.name](iterate, update, plan.server)
     if not np.isfinite(moved.v).all():
         raise RoundError("the model left the finite numbers; lower the server's learning rate and start a new run")
     return _averaged(moved, plan)

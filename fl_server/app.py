@@ -17,7 +17,7 @@ from fl_server.checkpoint import Checkpoint
 from fl_server.coordinator import Coordinator, Progress
 from fl_server.rounds import Phase, Release, State
 from fl_server.strategy import FederationStrategy
-from model.contract.canonical import decode
+from model.canonical import decode
 from model.contract.envelope import Signed
 from model.contract.plan import TrainingPlan
 from model.errors import RunError

@@ -17,7 +17,7 @@ from typing import Any, Self
 import numpy as np
 
 from fl_server.rounds import Phase, Release
-from model.contract.canonical import decode, encode
+from model.canonical import decode, encode
 from model.errors import ContractError, RunError
 
 _FIELDS = ("kind", "round", "phones", "asked", "replied", "refused", "void")

@@ -14,7 +14,7 @@ from fl_server.budget import Budget, Reservation
 from fl_server.checkpoint import Checkpoint
 from fl_server.cohort import minimum, require_cohort
 from fl_server.rounds import Phase, Release, State
-from model.contract.canonical import decode, encode, sha256_hex
+from model.canonical import decode, encode, sha256_hex
 from model.contract.envelope import Signed
 from model.contract.plan import TrainingPlan
 from model.contract.update import (

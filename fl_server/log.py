@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from fl_server.keys import replace_file
+from model.canonical import decode, encode
 from model.contract import merkle
-from model.contract.canonical import decode, encode
 from model.contract.checkpoint import Checkpoint, open_note, sign_note
 from model.contract.envelope import SigningKey
 from model.errors import ContractError, InputError, RunError

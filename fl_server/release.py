@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fl_server.repository import ReleaseKeys, SignedRepository
+from model.canonical import sha256_hex
 from model.contract import envelope
-from model.contract.canonical import sha256_hex
 from model.contract.release import DOMAIN, THRESHOLD, ReleaseManifest
 from model.errors import TrustError
 

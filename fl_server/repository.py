@@ -23,8 +23,8 @@ from tuf.api.metadata import (  # type: ignore[attr-defined]
 )
 
 from fl_server.keys import replace_file
+from model.canonical import decode
 from model.contract import envelope
-from model.contract.canonical import decode
 from model.contract.envelope import SigningKey
 from model.contract.release import ReleaseManifest
 from model.errors import RunError, TrustError

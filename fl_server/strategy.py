@@ -15,7 +15,7 @@ from fl_server.cohort import select
 from fl_server.coordinator import Answer, Coordinator, Question
 from model.errors import ContractError, RoundError
 
-POLL_SECONDS = 0.2
+FIRST_POLL_SECONDS, LAST_POLL_SECONDS = 0.05, 1.0
 MESSAGE_TYPES = {"knots": "query.knots", "train": "train", "calibrate": "query.calibrate", "evaluate": "query.evaluate"}
 
 
@@ -93,6 +93,7 @@ class FederationStrategy(Strategy):
             if identifier
         }
         waiting, replies, end = set(self._asked), list[Message](), time.monotonic() + self._timeout
+        pause = FIRST_POLL_SECONDS
         while waiting:
             arrived = list(grid.pull_messages(sorted(waiting)))
             replies += arrived
@@ -100,7 +101,8 @@ class FederationStrategy(Strategy):
             if not waiting or time.monotonic() > end:
                 break
             if not arrived:
-                time.sleep(POLL_SECONDS)
+                time.sleep(pause)
+                pause = min(2 * pause, LAST_POLL_SECONDS)
         return replies
 
     def _answer(self, reply: Message) -> Answer | None:

@@ -8,13 +8,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
+import click
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from model.errors import PocketScoreError
+from model.errors import InputError, PocketScoreError
 from simulation.experiment.request import Progress as Step
 from simulation.experiment.request import Request
 from simulation.planning import Options
@@ -107,10 +109,10 @@ def _table(
         given = {"--target": target, "--positive": positive, "--id": id_, "--schema": schema, "--protected": protected}
         stray = [name for name, value in given.items() if value]
         if stray:
-            raise typer.BadParameter(f"{stray[0]} goes with --data FILE; give the file or leave it out")
+            raise InputError(f"{stray[0]} goes with --data FILE; give the file or leave it out")
         return None
     if target is None:
-        raise typer.BadParameter("--data needs --target COLUMN, the outcome to predict")
+        raise InputError("--data needs --target COLUMN, the outcome to predict")
     names = tuple(name.strip() for name in protected.split(",") if name.strip())
     return TableChoice(data, target, positive, id_, names, schema)
 
@@ -132,15 +134,38 @@ def _bars() -> Iterator[Step]:
 
 def main() -> None:
     """The console script: one sentence for a person's mistake, a clean end on Ctrl-C, never a traceback for either."""
-    signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, _stop)
     try:
-        app()
+        code = app(standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError:
+        code = REFUSED  # the help is printed already
+    except click.ClickException as error:
+        code = _say(f"✗ {_usage(error)}", REFUSED)
     except PocketScoreError as error:
-        Console(stderr=True).print(f"✗ {error}", markup=False, highlight=False, soft_wrap=True)
-        sys.exit(REFUSED)
-    except KeyboardInterrupt:
-        Console(stderr=True).print("interrupted; the same command goes on where it stopped", highlight=False)
-        sys.exit(INTERRUPTED)
+        code = _say(f"✗ {error}", REFUSED)
+    except (KeyboardInterrupt, click.Abort):
+        code = INTERRUPTED
+    if code == INTERRUPTED:
+        _say("interrupted; the same command goes on where it stopped", INTERRUPTED)
+    sys.exit(code or 0)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    """SIGTERM ends a run as Ctrl-C does, also in a background job, where a shell has SIGINT ignored."""
+    raise KeyboardInterrupt
+
+
+def _say(sentence: str, code: int) -> int:
+    """One line on stderr, however narrow the terminal."""
+    Console(stderr=True).print(sentence, markup=False, highlight=False, soft_wrap=True)
+    return code
+
+
+def _usage(error: click.ClickException) -> str:
+    """What is wrong with the command line, and where to look."""
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    command = context.command_path if context else "pocketscore"
+    return f"{' '.join(error.format_message().rstrip('.').split())}; see {command} --help"
 
 
 if __name__ == "__main__":

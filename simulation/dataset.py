@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl_client.phones import mix, segments
-from model.contract.canonical import decode, encode
+from model.canonical import decode, encode
 from model.errors import InputError, RunError
 from model.risk.schema import Schema
 

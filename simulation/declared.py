@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,7 +12,18 @@ from typing import Any
 from model.errors import InputError, SchemaError
 from model.risk.schema import Feature
 
-KEYS = {"kind", "lower", "upper", "grid", "values", "buckets", "sign", "unit", "reason", "required"}
+KEYS: Mapping[str, tuple[type, str]] = {
+    "kind": (str, "a text"),
+    "lower": (float, "a finite number"),
+    "upper": (float, "a finite number"),
+    "grid": (str, "a text"),
+    "values": (list, "a list of different texts"),
+    "buckets": (int, "a whole number"),
+    "sign": (int, "a whole number"),
+    "unit": (str, "a text"),
+    "reason": (str, "a text"),
+    "required": (bool, "true or false"),
+}
 
 
 @dataclass(frozen=True)
@@ -35,23 +47,36 @@ class Declared:
         if not isinstance(features, dict) or set(raw) - {"features"}:
             raise InputError(f"{path.name} may hold only [features.NAME] tables; see --help for an example")
         for name, keys in features.items():
-            odd = sorted(set(keys) - KEYS) if isinstance(keys, dict) else ["no table"]
-            if odd:
-                raise InputError(
-                    f"{path.name}, features.{name}: {', '.join(odd)} is unknown; use {', '.join(sorted(KEYS))}"
-                )
-        return cls(features)
+            if not isinstance(keys, dict):
+                raise InputError(f"{path.name}, features.{name} is no table; write [features.{name}] and keys below it")
+        return cls({name: _checked(path.name, name, keys) for name, keys in features.items()})
 
     def feature(self, name: str, kind: str, buckets: int) -> Feature:
         """The feature of column `name`: declared keys over defaults that look at no data."""
         keys: dict[str, Any] = {"kind": kind, "reason": f"the value of {name}", **self.features.get(name, {})}
         if keys["kind"] == "category":
-            listed = keys.get("values", ())
-            if isinstance(listed, str) or not all(isinstance(value, str) for value in listed):
-                raise InputError(f"the schema file's values of {name!r} must be a list of texts; mend it")
-            keys["values"] = tuple(listed)
-            keys.setdefault("buckets", len(listed) or buckets)
+            keys.setdefault("buckets", len(keys.get("values", ())) or buckets)
         try:
             return Feature(name=name, **keys)
-        except (SchemaError, TypeError) as error:
+        except SchemaError as error:
             raise InputError(f"{error}, as the schema file declares it; mend the file") from error
+
+
+def _checked(file: str, name: str, keys: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys with their types; InputError naming the column, the key and what it takes."""
+    odd = sorted(set(keys) - set(KEYS))
+    if odd:
+        raise InputError(f"{file}, features.{name}: {', '.join(odd)} is unknown; use {', '.join(sorted(KEYS))}")
+    return {key: _typed(f"{file}, features.{name}.{key}", key, value) for key, value in keys.items()}
+
+
+def _typed(where: str, key: str, value: Any) -> Any:
+    kind, words = KEYS[key]
+    if kind is float and type(value) is int:
+        value = float(value)
+    fits = type(value) is kind and (not isinstance(value, float) or math.isfinite(value))
+    if key == "values":
+        fits = fits and all(isinstance(item, str) for item in value) and len(set(value)) == len(value)
+    if not fits:
+        raise InputError(f"{where} must be {words}, not {value!r}; mend the file")
+    return tuple(value) if key == "values" else value

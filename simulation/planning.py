@@ -21,6 +21,7 @@ from simulation.dataset import Dataset
 MIN_COHORT = 30
 SHARES = {"knots": 0.15, "training": 0.70, "calibration": 0.15}
 DEFAULT_EPSILON = 1.5
+LEAST_NOISE, MOST_NOISE = 0.3, 10_000.0  # below, the accountant works for minutes to report an ε of hundreds
 MODELS = {"additive": (), "mlp": (64, 32)}
 CLIP = {"additive": 1.0, "mlp": 2.0}  # in training coordinates, where few phones are clipped (ADR 2)
 RATE = {"additive": 16.0, "mlp": 1.5}
@@ -45,16 +46,19 @@ class Options:
             raise InputError("--epsilon and --noise both set the noise; give one of them")
         if self.epsilon is not None and not 0 < self.epsilon <= 100:
             raise InputError(f"--epsilon {self.epsilon:g} is outside 0 to 100; 1 to 2 is usual")
-        if self.noise is not None and not (math.isfinite(self.noise) and self.noise >= 0):
-            raise InputError(f"--noise {self.noise:g} is not a multiplier of 0 or more; 15 is usual for full rounds")
+        if self.noise is not None and self.noise != 0 and not LEAST_NOISE <= self.noise <= MOST_NOISE:
+            raise InputError(
+                f"--noise {self.noise:g} is neither 0 nor within {LEAST_NOISE:g} to {MOST_NOISE:g}; "
+                "15 is usual for full rounds"
+            )
         if self.model not in MODELS:
             raise InputError(f"--model {self.model!r} is unknown; use {' or '.join(MODELS)}")
         if not 1 <= self.rounds <= 1000:
             raise InputError(f"--rounds {self.rounds} is outside 1 to 1000; 20 is usual")
         if not 0 < self.participation <= 1:
             raise InputError(f"--participation {self.participation:g} is outside 0 to 1; 1 asks every phone")
-        if self.seed < 0:
-            raise InputError(f"--seed {self.seed} is negative; use 0 or more")
+        if not 0 <= self.seed < 2**63:
+            raise InputError(f"--seed {self.seed} is outside 0 to 2^63; use a smaller number of 0 or more")
 
 
 def build_plan(data: Dataset, options: Options, *, unit: str, now: int, topology: str = "farm") -> TrainingPlan:
@@ -115,9 +119,10 @@ def _privacy(schema: Schema, options: Options, q: float, delta: float, unit: str
         return PrivacyPlan("off", delta, 1.0, "zero-out", unit, (), source)
     if options.noise is not None:
         charges = fixed_noise(options.noise, options.rounds, q, sensitivities)
-        budget = math.ceil(released(charges, delta) * 1e4) / 1e4
-        if not math.isfinite(budget):
+        cost = released(charges, delta)
+        if not math.isfinite(cost):
             raise BudgetError(f"--noise {options.noise:g} gives no finite epsilon; raise it")
+        budget = max(math.ceil(cost * 1e4), 1) / 1e4
         return PrivacyPlan("central", delta, budget, "zero-out", unit, charges, source)
     target = options.epsilon or DEFAULT_EPSILON
     charges = calibrate(target, delta, rounds=options.rounds, q=q, shares=SHARES, sensitivities=sensitivities)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,19 +31,20 @@ def show(console: Console, summary: Mapping[str, Any], notes: Sequence[str], dec
 
 def next_steps(console: Console, out: Path, home: Path | None) -> None:
     """The exact commands to go on with."""
-    lines = [f"pocketscore-review check {out}", f"pocketscore-review updates {out}", f"pocketscore-review page {out}"]
+    lines = [f"pocketscore-review {command} {_word(out)}" for command in ("check", "updates", "page")]
     if home is not None:
         private = home.parent
         here = Path(*out.parts[:-1]) / private.name if not out.is_absolute() else private
+        phone, lender = here / "phone", here / "lender"
         book = f"sqlite:///{(out / 'lender' / 'book.sqlite').absolute()}"
         lines = [
-            f"pocketscore-device update {here / 'phone'}",
-            f"pocketscore-device score {here / 'phone'}",
-            f"pocketscore-server lender open {here / 'lender'} {here / 'phone' / 'outbox'} --database {book}",
-            f"pocketscore-server lender book {here / 'lender'} --database {book}",
+            f"pocketscore-device update {_word(phone)}",
+            f"pocketscore-device score {_word(phone)}",
+            f"pocketscore-server lender open {_word(lender)} {_word(phone / 'outbox')} --database {_word(book)}",
+            f"pocketscore-server lender book {_word(lender)} --database {_word(book)}",
             *lines,
         ]
-    console.print(f"\nThe report is [bold]{escape(str(out / 'report.html'))}[/bold]. Go on with:")
+    console.print(f"\nThe report is [bold]{escape(str(out / 'report.html'))}[/bold]. Go on with:", soft_wrap=True)
     for line in lines:
         console.print(f"  {escape(line)}", soft_wrap=True, highlight=False)
 
@@ -104,6 +106,11 @@ def _time(summary: Mapping[str, Any]) -> Table:
     table.add_row("phone-updates a second", f"{rate:,.0f}" if rate else "–", f"engine {engine['name']}")
     table.add_row("peak memory", f"{summary['peak_rss_mb']:,.0f} MB", f"{summary['phones']:,} phones")
     return table
+
+
+def _word(value: object) -> str:
+    """As one word of a shell's command line."""
+    return shlex.quote(str(value))
 
 
 def _number(value: float | None) -> str:

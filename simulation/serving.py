@@ -11,7 +11,7 @@ from flwr.serverapp import Grid
 
 from fl_server.app import Result, run
 from fl_server.budget import Budget
-from model.contract.canonical import decode, encode
+from model.canonical import decode, encode
 from model.contract.plan import TrainingPlan
 from model.errors import RunError
 from simulation.workspace import Workspace

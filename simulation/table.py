@@ -24,6 +24,8 @@ from simulation.declared import Declared
 
 BUCKETS = 64
 MIN_ROWS = 2
+EXACT = 2.0**53
+LARGEST = float(np.finfo(np.float32).max)
 YES = {"1": 1.0, "0": 0.0, "1.0": 1.0, "0.0": 0.0, "true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0}
 
 
@@ -50,7 +52,7 @@ class Table:
 
 def read_table(choice: TableChoice, *, split_seed: int = 0) -> Table:
     """The file as a dataset; InputError, in one sentence, naming the column and the next step."""
-    columns = read_columns(choice.path)
+    columns = read_columns(choice.path, {choice.id} if choice.id else ())
     declared = Declared.read(choice.schema)
     _require(choice, columns)
     labels = _labels(columns[choice.target], choice)
@@ -98,6 +100,8 @@ def _labels(column: pa.Array, choice: TableChoice) -> NDArray[np.float32]:
             raise InputError(
                 f"target {choice.target!r} is not 0 or 1 but holds {_list(seen)}; name the bad outcome with --positive"
             )
+    if not seen:
+        raise InputError(f"target {choice.target!r} is empty in every row; choose the column that holds the outcome")
     if len(set(marks.values())) < 2:
         raise InputError(f"target {choice.target!r} has one class only ({_list(seen)}); it needs good and bad rows")
     return np.array([marks.get(value, np.nan) for value in text.tolist()], dtype=np.float32)
@@ -131,14 +135,17 @@ def _features(
             raise InputError(f"column {name!r} holds text, but the schema file calls it a number; mend either")
         features.append(feature)
         values.append(_numbers(column) if feature.kind == "number" else _codes(_text(column), feature))
+        if feature.kind == "number" and (endless := int(pc.sum(pc.is_inf(column)).as_py() or 0)):
+            notes.append(f"column {name!r} has {endless} infinite cells; they count as missing")
         if column.null_count == len(column):
             notes.append(f"column {name!r} is empty in every row; it cannot help the model")
     return features, values, notes
 
 
 def _numbers(column: pa.Array) -> NDArray[np.float64]:
+    """Missing and infinite cells are NaN; a number beyond float32, which no bound reaches, stays a number."""
     cells = pc.cast(column, pa.float64()).to_numpy(zero_copy_only=False).astype(np.float64)
-    return np.where(np.isfinite(cells), cells, np.nan)
+    return np.where(np.isfinite(cells), np.clip(cells, -LARGEST, LARGEST), np.nan)
 
 
 def _codes(text: NDArray[np.str_], feature: Feature) -> NDArray[np.float64]:
@@ -159,9 +166,14 @@ def _codes(text: NDArray[np.str_], feature: Feature) -> NDArray[np.float64]:
 def _text(column: pa.Array) -> NDArray[np.str_]:
     """Cells as text, "" where missing; whole numbers without a trailing .0."""
     if pa.types.is_floating(column.type):
-        cells = [("" if c is None or c != c else str(int(c)) if c == int(c) else str(c)) for c in column.to_pylist()]
-        return np.array(cells, dtype=np.str_)
+        return np.array([_cell(value) for value in column.to_pylist()], dtype=np.str_)
     return np.array(pc.fill_null(pc.cast(column, pa.string()), "").to_pylist(), dtype=np.str_)
+
+
+def _cell(value: float | None) -> str:
+    if value is None or value != value:
+        return ""
+    return str(int(value)) if abs(value) < EXACT and value == int(value) else str(value)
 
 
 def _ids(columns: Mapping[str, pa.Array], choice: TableChoice, rows: int) -> NDArray[np.str_]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from fl_client.app import Trust
 from fl_client.phones import Task
-from model.contract.canonical import decode, encode
+from model.canonical import decode, encode
 from model.contract.envelope import Signed, SigningKey, sign
 from model.contract.plan import DOMAIN, TrainingPlan
 from model.errors import RunError

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from fl_server.lending.loan import MAX_LIMIT
-from model.contract.canonical import decode
+from model.canonical import decode
 from model.contract.envelope import Signed, SigningKey, keyid, sign, verify
 from model.contract.release import ScoreScale
 from model.contract.score import SCORE_MAX, SCORE_MIN

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from fl_server.lending.book import Book, Consent, Refusal, Score, Verdict
 from fl_server.lending.notice import reason_sentences
-from model.contract.canonical import decode, sha256_hex
+from model.canonical import decode, sha256_hex
 from model.contract.consent import DOMAIN as CONSENT
 from model.contract.consent import ConsentReceipt
 from model.contract.envelope import Signed, keyid, verify

@@ -12,7 +12,7 @@ from typing import Any
 from fl_server.review import replay
 from fl_server.review.charges import Charge, read_charges
 from fl_server.review.replay import Recomputed, Sum
-from model.contract.canonical import decode
+from model.canonical import decode
 from model.contract.envelope import MAX_SIGNED_BYTES, Signed, keyid
 from model.contract.plan import TrainingPlan
 from model.contract.release import ReleaseManifest

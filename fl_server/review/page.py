@@ -101,7 +101,7 @@ def short(digest: str) -> str:
 
 def _made(folder: Path) -> str:
     """Date of the plan, so that the page says the same whenever it is made."""
-    from model.contract.canonical import decode
+    from model.canonical import decode
     from model.contract.envelope import MAX_SIGNED_BYTES, Signed
 
     path = folder / "plan.cbor"

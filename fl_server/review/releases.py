@@ -12,8 +12,8 @@ import numpy as np
 from fl_server.review.evidence import Evidence
 from fl_server.review.figures import gate_figures, verdict
 from fl_server.review.findings import Finding, close, shown
+from model.canonical import decode, sha256_hex
 from model.contract import merkle
-from model.contract.canonical import decode, sha256_hex
 from model.contract.checkpoint import open_note
 from model.contract.envelope import verify
 from model.contract.release import DOMAIN as RELEASE

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model.contract.canonical import decode
+from model.canonical import decode
 from model.contract.plan import TrainingPlan
 from model.errors import ContractError
 from model.privacy.noise import grid_sigma
@@ -173,7 +173,7 @@ def _counts(logged: Sum, plan: TrainingPlan) -> Vector:
 
 
 def _read(path: Path, plan: TrainingPlan) -> Sum:
-    from model.contract.canonical import sha256_hex
+    from model.canonical import sha256_hex
 
     raw = decode(path.read_bytes(), max_bytes=MAX_SUM_BYTES)
     if raw["plan_digest"] != plan.digest:

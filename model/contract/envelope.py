@@ -11,7 +11,7 @@ from typing import Any
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from model.contract.canonical import decode, encode, sha256_hex
+from model.canonical import decode, encode, sha256_hex
 from model.errors import ContractError, SignatureError
 
 MAX_SIGNED_BYTES = 1 << 22

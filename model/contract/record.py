@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from functools import cache, cached_property
 from typing import Any, Protocol, Self, Union, cast, get_args, get_origin, get_type_hints, runtime_checkable
 
-from model.contract.canonical import digest
+from model.canonical import digest
 from model.errors import ContractError
 
 

@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from model.contract.canonical import sha256_hex
+from model.canonical import sha256_hex
 from model.contract.envelope import keyid
 from model.errors import TrustError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from model.contract.canonical import decode
+from model.canonical import decode
 from model.contract.envelope import MAX_SIGNED_BYTES, Signed, SigningKey, keyid, sign, verify
 from model.contract.record import Record, require
 from model.contract.sealed import RecipientKey, check_suite, open_sealed, seal

@@ -11,7 +11,7 @@ from importlib import resources
 from types import MappingProxyType
 from typing import Any
 
-from model.contract.canonical import sha256_hex
+from model.canonical import sha256_hex
 from model.errors import PolicyError
 
 DEFAULT_PACK = "in-rbi-2025"

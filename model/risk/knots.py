@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from model.contract.canonical import digest
+from model.canonical import digest
 from model.errors import SchemaError
 from model.risk.grid import (
     BINS,

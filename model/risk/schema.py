@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
-from model.contract.canonical import digest
+from model.canonical import digest
 from model.errors import SchemaError
 
 KINDS = ("number", "category")

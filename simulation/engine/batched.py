@@ -18,7 +18,7 @@ from simulation.engine.inputs import prepared
 from simulation.engine.protocol import Crowd, Trained
 
 # Chunks stay small enough to live on the heap: fresh pages cost more than the arithmetic on them.
-PHONES_A_CHUNK = 256
+NUMBERS_A_CHUNK = 1 << 17
 Rows = NDArray[np.float32]
 
 
@@ -35,7 +35,8 @@ class BatchedEngine:
         norms = np.zeros(crowd.phones)
         shape = (min(sample, crowd.phones), len(task.flat))
         raw, units = np.zeros(shape), np.zeros(shape, dtype=np.int64)
-        for phones in _chunks(crowd, bool(task.plan.model.hidden)):
+        size = max(NUMBERS_A_CHUNK // max(len(task.flat), 1), 16)
+        for phones in _chunks(crowd, size, by_length=bool(task.plan.model.hidden)):
             deltas = _deltas(crowd, task, inputs, phones)
             kept = phones < sample
             raw[phones[kept]] = deltas[kept]
@@ -45,13 +46,13 @@ class BatchedEngine:
         return Trained(total, norms, raw, units)
 
 
-def _chunks(crowd: Crowd, by_length: bool) -> list[NDArray[np.int64]]:
+def _chunks(crowd: Crowd, size: int, *, by_length: bool) -> list[NDArray[np.int64]]:
     """Labelled phones in chunks. Unlabelled ones add zeros, so nothing is computed for them."""
     counts = np.diff(crowd.offsets)
     labelled = np.flatnonzero(counts > 0)
     if by_length:
         labelled = labelled[np.argsort(counts[labelled], kind="stable")]
-    return [labelled[at : at + PHONES_A_CHUNK] for at in range(0, len(labelled), PHONES_A_CHUNK)]
+    return [labelled[at : at + size] for at in range(0, len(labelled), size)]
 
 
 def _deltas(crowd: Crowd, task: Task, inputs: Rows, phones: NDArray[np.int64]) -> NDArray[np.float64]:

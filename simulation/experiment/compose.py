@@ -109,7 +109,7 @@ def _lend_and_report(
     with clock("report"):
         summary = writing.write(outcome, lent, known, clock.all)
     outcome.place.finish()
-    home = outcome.place.private / "phone"
+    home = outcome.place.kept / "phone"
     notes = (*outcome.source.notes, *outcome.released.verdict.reasons)
     return Finished(outcome.place.out, summary, notes, home if home.exists() else None, lent.decisions)
 
@@ -136,6 +136,8 @@ def _baselines(request: Request, source: Source, place: Workspace) -> Iterator[C
 def _answer(process: subprocess.Popen[bytes]) -> dict[str, Any] | None:
     printed, _ = process.communicate()
     if process.returncode:
-        raise RunError("the baselines failed; see baselines.log in the run's .private folder, or pass --no-baselines")
+        raise RunError(
+            "the baselines failed; see baselines.log in the run's .partial.private folder, or pass --no-baselines"
+        )
     found: dict[str, Any] = json.loads(printed)
     return found

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from fl_server.app import Result
 from fl_server.gate import ChargedFigures
-from model.contract.plan import TrainingPlan
 from model.privacy.accountant import Observers
 from model.risk.calibration import CELLS, EDGES, Platt
 from model.risk.metrics import auc, auc_from_histogram, ece, ece_from_histogram, ks_exact
@@ -95,7 +94,7 @@ def plots(result: Result, found: Exact, record: Record, held: Dataset) -> dict[s
         "score_hist": {"edges": SCORE_EDGES.tolist(), "good": good, "bad": bad},
         "calibration": calibration_curve(found.pd, found.y),
         "charged_calibration": _charged_curve(result),
-        "rounds": _rounds(result.plan, result, record, held),
+        "rounds": _rounds(result, found, record, held),
         "features": importance(result),
         "simulation_only": ["score_hist", "calibration", "rounds.norm_quantiles", "rounds.clip_rate", "rounds.auc"],
     }
@@ -134,7 +133,8 @@ def _charged_curve(result: Result) -> dict[str, list[float]] | None:
     return {"mean_pd": cell_pd(result).tolist(), "observed": (bad / count).tolist(), "count": (good + bad).tolist()}
 
 
-def _rounds(plan: TrainingPlan, result: Result, record: Record, held: Dataset) -> list[dict[str, Any]]:
+def _rounds(result: Result, found: Exact, record: Record, held: Dataset) -> list[dict[str, Any]]:
+    plan = result.plan
     coordinates = Preconditioner(plan.schema, result.knots, plan.model.hidden)
     network = network_of(result)
     rows = []
@@ -144,7 +144,7 @@ def _rounds(plan: TrainingPlan, result: Result, record: Record, held: Dataset) -
         if len(norms):
             row["norm_quantiles"] = [float(q) for q in np.quantile(norms, [0.05, 0.25, 0.5, 0.75, 0.95])]
             row["clip_rate"] = float((norms > plan.local.clip_norm).mean())
-        if number in record.iterates and 0 < held.y.mean() < 1:
+        if number in record.iterates and found.auc is not None:
             network.load_flat(coordinates.to_theta(record.iterates[number]))
             row["auc"] = auc(logits(network, held.x), held.y)
         row["seconds"] = record.seconds.get(number)

@@ -42,6 +42,11 @@ class Lender:
         _command("lender", "card", str(self.home), "--out", str(card))
         return card.read_bytes()
 
+    def forget(self) -> None:
+        """Start with an empty book: an interrupted run may have lent before."""
+        for file in self.book.parent.glob(f"{self.book.name}*"):
+            file.unlink()
+
     def trust(self, manifest: Path, keyring: dict[str, str]) -> None:
         """Tell the lender which release to accept, and whose keys must have signed it."""
         file = self.home.with_name("release-keys.json")

@@ -15,7 +15,7 @@ from fl_server.gate import ChargedFigures, Thresholds, Verdict
 from fl_server.keys import KeyRing, replace_file
 from fl_server.log import Log
 from fl_server.release import DAY, Lifetimes, Published, ReleaseKeys, publish
-from model.contract.canonical import sha256_hex
+from model.canonical import sha256_hex
 from model.contract.release import EpsilonCard, ReleaseManifest, ScoreScale
 from model.privacy.accountant import Observers
 from model.risk.export import export, parity

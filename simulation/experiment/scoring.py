@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,8 +60,9 @@ def lend(outcome: Outcome, lender: Lender, card: bytes, progress: Progress) -> L
     """Score the phones, deliver to the lender's process, let it decide, and leave one device home behind."""
     place, request, data = outcome.place, outcome.request, outcome.source.data
     published = outcome.released.published
-    if published is None:
+    if published is None or not request.scored:
         return Lent()
+    lender.forget()
     lender.trust(place.partial / "release" / "manifest.cbor", lender_keyring(place))
     home = leave_home(place, request, data, published.root, card, outcome.now)
     release = DeviceHome(home).trusted.load(outcome.now)
@@ -130,6 +132,7 @@ def leave_home(place: Workspace, request: Request, data: Dataset, root: bytes, c
     """One device's home, synced and consented, to go on with after the run."""
     number = spread(request, data)[0]
     path = place.private / "phone"
+    shutil.rmtree(path, ignore_errors=True)  # an interrupted run may have left one
     home = DeviceHome.create(
         path,
         repo=str(place.out / "tuf"),

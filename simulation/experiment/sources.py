@@ -59,7 +59,7 @@ def _population(request: Request, progress: Progress) -> Source:
     protected = {name: np.array(PROTECTED_VALUES[name])[codes] for name, codes in rows.protected.items()}
     data = Dataset(population.schema, ids, rows.offsets, rows.x, rows.y, protected, held)
     of_held = np.repeat(held, np.diff(rows.offsets))
-    oracle = auc(rows.oracle_pd[of_held], rows.y[of_held]) if 0 < rows.y[of_held].mean() < 1 else None
+    oracle = auc(rows.oracle_pd[of_held], rows.y[of_held]) if len(set(rows.y[of_held].tolist())) == 2 else None
     return Source(data, "phone", (), oracle, "region")
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fl_server.app import Result
-from model.contract.canonical import encode
+from model.canonical import encode
 from model.contract.plan import TrainingPlan
 from model.contract.update import PARTIAL_SCHEMA, PartialHeader
 from model.privacy.accountant import Observers

@@ -21,7 +21,7 @@ from simulation.engine.batched import BatchedEngine
 from simulation.engine.protocol import Trained
 from simulation.experiment.request import Progress, Request
 from simulation.experiment.sources import Source
-from simulation.experiment.workspace import Workspace
+from simulation.experiment.workspace import LEDGER, Workspace
 from simulation.farm import Farm
 from simulation.grid import InProcessGrid, identity
 from simulation.planning import Options, build_plan
@@ -96,4 +96,4 @@ def train(
 
 def budget_of(place: Workspace, plan: TrainingPlan) -> Budget:
     """The run's durable ε ledger."""
-    return Budget(place.partial / "ledger.jsonl", plan)
+    return Budget(place.partial / LEDGER, plan)

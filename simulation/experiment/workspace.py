@@ -1,7 +1,7 @@
 """The folders of a run: DIR appears whole, by one rename; DIR.private holds keys and phones (spec 11.1).
 
-While a run works it writes to DIR.partial under a lock, so two runs cannot share a folder and an interrupted run
-is resumed by the same command.
+While a run works it writes to DIR.partial and DIR.partial.private under a lock, so two runs cannot share a folder, an
+interrupted run is resumed by the same command, and an earlier run stays whole until the next one is.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from model.contract.canonical import encode
+from model.canonical import encode
 from model.errors import InputError, RunError
 
 REQUEST = "request.cbor"
+LEDGER = "ledger.jsonl"
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,18 @@ class Workspace:
 
     @property
     def private(self) -> Path:
-        """Keys, phones and lender's home: mode 0700, beside the run and never inside it."""
+        """Keys, phones and lender's home until the run is whole: mode 0700, beside it and never inside it."""
+        return self.out.with_name(self.out.name + ".partial.private")
+
+    @property
+    def kept(self) -> Path:
+        """Where `private` is found once the run is whole."""
         return self.out.with_name(self.out.name + ".private")
+
+    @property
+    def lock(self) -> Path:
+        """Held while a run works here."""
+        return self.out.with_name(f".{self.out.name}.lock")
 
     @property
     def rounds(self) -> Path:
@@ -51,43 +62,62 @@ class Workspace:
         """Make the run visible under its name; an earlier run there, which was to be replaced, goes last."""
         (self.private / REQUEST).unlink(missing_ok=True)
         shutil.rmtree(self.data, ignore_errors=True)
-        older = self.out.with_name(f".{self.out.name}.old.{os.getpid()}")
-        if self.out.exists():
-            os.replace(self.out, older)
-        os.replace(self.partial, self.out)
-        shutil.rmtree(older, ignore_errors=True)
+        older = [_replace(self.private, self.kept), _replace(self.partial, self.out)]
+        for folder in older:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
 def opened(out: Path, request: Mapping[str, Any], *, overwrite: bool = False) -> Iterator[Workspace]:
-    """The workspace of a run, locked while it works.
+    """The workspace of a run, locked while it works. What a run leaves before its first charge is removed.
 
     InputError where `out` exists (unless `overwrite`) or cannot be written; RunError where another run works there,
     or an interrupted run with another request waits.
     """
     place = Workspace(out.absolute())
-    if place.out.exists() and not overwrite and not _empty(place.out):
-        raise InputError(f"{out} exists already; choose another folder, or pass --overwrite to replace it")
-    if place.out.exists() and not (_empty(place.out) or (place.out / "summary.json").exists()):
-        raise InputError(f"{out} exists and is no run of PocketScore; choose another folder")
     try:
+        _refuse_occupied(place.out, out, overwrite)
         place.out.parent.mkdir(parents=True, exist_ok=True)
-        lock = os.open(place.out.with_name(f".{place.out.name}.lock"), os.O_CREAT | os.O_RDWR, 0o600)
+        lock = _lock(place.lock, out)
     except OSError as error:
         raise InputError(f"{out} cannot be written ({error.strerror}); choose a folder you may write to") from error
     try:
-        _lock(lock, out)
         _prepare(place, encode(request), out)
         yield place
     finally:
+        _leave(place)
+        place.lock.unlink(missing_ok=True)
         os.close(lock)
 
 
-def _lock(descriptor: int, out: Path) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        raise RunError(f"another run is writing {out}; wait for it or choose another folder") from error
+def _refuse_occupied(target: Path, out: Path, overwrite: bool) -> None:
+    if not os.path.lexists(target) or _empty(target):
+        return
+    if not overwrite:
+        raise InputError(f"{out} exists already; choose another folder, or pass --overwrite to replace it")
+    if not (target / "summary.json").exists():
+        raise InputError(f"{out} exists and is no run of PocketScore; choose another folder")
+
+
+def _lock(path: Path, out: Path) -> int:
+    """The descriptor of the held lock; where a holder has just removed the file, the next one is taken."""
+    while True:
+        descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(descriptor)
+            raise RunError(f"another run is writing {out}; wait for it or choose another folder") from error
+        if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
+            return descriptor
+        os.close(descriptor)
+
+
+def _leave(place: Workspace) -> None:
+    """Nothing to resume and nothing spent: a refused run leaves no folder, so a mended command starts afresh."""
+    if place.partial.exists() and not (place.partial / LEDGER).exists():
+        shutil.rmtree(place.partial, ignore_errors=True)
+        shutil.rmtree(place.private, ignore_errors=True)
 
 
 def _prepare(place: Workspace, request: bytes, out: Path) -> None:
@@ -109,5 +139,14 @@ def _prepare(place: Workspace, request: bytes, out: Path) -> None:
         raise InputError(f"{out} cannot be written ({error.strerror}); choose a folder you may write to") from error
 
 
+def _replace(source: Path, target: Path) -> Path:
+    """`source` under the name `target`; returns where the folder that bore it before went, if there was one."""
+    older = target.with_name(f".{target.name}.old.{os.getpid()}")
+    if target.exists():
+        os.replace(target, older)
+    os.replace(source, target)
+    return older
+
+
 def _empty(folder: Path) -> bool:
-    return folder.is_dir() and not any(folder.iterdir())
+    return folder.is_dir() and not folder.is_symlink() and not any(folder.iterdir())

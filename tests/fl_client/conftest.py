@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from fl_client.identity import LenderCard
-from model.contract.canonical import encode, sha256_hex
+from model.canonical import encode, sha256_hex
 from model.contract.envelope import SigningKey, sign
 from model.contract.sealed import RecipientKey
 from model.risk.registry import default_schema

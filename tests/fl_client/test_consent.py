@@ -5,7 +5,7 @@ import pytest
 from fl_client.consent import Consents
 from fl_client.device import Phone
 from fl_client.egress import MemoryEgress
-from model.contract.canonical import decode
+from model.canonical import decode
 from model.contract.consent import ConsentReceipt
 from model.contract.envelope import Signed, keyid, sign, verify
 from model.contract.sealed import open_sealed

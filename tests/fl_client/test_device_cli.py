@@ -10,7 +10,7 @@ import pytest
 
 from fl_client.__main__ import EXAMPLES, build, main
 from fl_client.home import DeviceHome, Settings
-from model.contract.canonical import sha256_hex
+from model.canonical import sha256_hex
 from model.contract.score import open_score
 from model.errors import InputError
 

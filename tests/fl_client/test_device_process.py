@@ -11,7 +11,7 @@ import pytest
 
 from fl_client.home import DeviceHome
 from fl_server.release import ReleaseKeys, publish
-from model.contract.canonical import encode
+from model.canonical import encode
 from model.contract.envelope import SigningKey
 from model.contract.release import ReleaseManifest
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fl_client.declared import DECLARED
 from fl_client.egress import Egress, MemoryEgress, Recipient, summary
-from model.contract.canonical import decode, sha256_hex
+from model.canonical import decode, sha256_hex
 from model.contract.consent import ConsentReceipt
 from model.contract.envelope import Signed, SigningKey
 from model.contract.score import ScoreEnvelope

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from fl_client.identity import LenderCard, Pairwise
-from model.contract.canonical import encode
+from model.canonical import encode
 from model.contract.envelope import Signed, SigningKey, keyid, sign
 from model.errors import ContractError, SignatureError, TrustError
 

@@ -28,8 +28,8 @@ from fl_client.fetching import FolderFetcher, HttpFetcher, Sync
 from fl_client.trusted import CLOCK_SKEW, Trusted
 from fl_server import release, repository
 from fl_server.release import DAY, ReleaseKeys
+from model.canonical import sha256_hex
 from model.contract import envelope
-from model.contract.canonical import sha256_hex
 from model.contract.envelope import SigningKey
 from model.contract.release import EpsilonCard, GateFigures, ReleaseManifest, ScoreScale
 from model.contract.repository import verify
@@ -365,7 +365,7 @@ def test_case_46_mix_and_match_on_the_server(phone: Trusted, publisher: Publishe
 
 
 def test_case_46_mix_and_match_on_the_phone(phone: Trusted, publisher: Publisher) -> None:
-    from model.contract.canonical import decode, encode
+    from model.canonical import decode, encode
 
     path = phone.folder / "installed.cbor"
     updated(phone, publisher)

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fl_server.log import ORIGIN, Log, read_frames
+from model.canonical import encode
 from model.contract import merkle
-from model.contract.canonical import encode
 from model.contract.checkpoint import open_note
 from model.contract.envelope import SigningKey
 from model.errors import ContractError, InputError, RunError, SignatureError

@@ -12,8 +12,8 @@ from tuf.api.metadata import Metadata
 from fl_server import release, repository
 from fl_server.keys import KeyRing, load_key, replace_file, save_key
 from fl_server.release import DAY, Lifetimes, ReleaseKeys
+from model.canonical import sha256_hex
 from model.contract import envelope
-from model.contract.canonical import sha256_hex
 from model.contract.envelope import SigningKey
 from model.contract.release import EpsilonCard, GateFigures, ReleaseManifest, ScoreScale
 from model.contract.repository import Repository, verify

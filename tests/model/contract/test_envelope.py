@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.contract.canonical import encode
+from model.canonical import encode
 from model.contract.envelope import Signed, SigningKey, keyid, sign, signing_input, verify
 from model.errors import ContractError, SignatureError
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from model.contract.canonical import decode, encode
+from model.canonical import decode, encode
 from model.contract.consent import ConsentReceipt
 from model.contract.envelope import SigningKey, sign
 from model.contract.release import EpsilonCard, GateFigures, ReleaseManifest, ScoreScale

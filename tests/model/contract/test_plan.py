@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from model.contract.canonical import decode, encode
+from model.canonical import decode, encode
 from model.contract.envelope import Signed, SigningKey, sign, verify
 from model.contract.plan import DOMAIN, LocalTraining, ModelChoice, PrivacyPlan, ServerOptimiser, TrainingPlan
 from model.errors import ContractError, PocketScoreError

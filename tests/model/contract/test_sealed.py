@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.contract.canonical import encode
+from model.canonical import encode
 from model.contract.sealed import OVERHEAD, SUITE, RecipientKey, _suite, check_suite, open_sealed, seal
 from model.errors import ContractError
 

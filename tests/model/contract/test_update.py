@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.contract.canonical import decode, encode
+from model.canonical import decode, encode
 from model.contract.update import (
     PARTIAL_SCHEMA,
     TASK_SCHEMA,

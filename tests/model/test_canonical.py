@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.contract.canonical import MAX_DEPTH, decode, digest, encode, sha256_hex
+from model.canonical import MAX_DEPTH, decode, digest, encode, sha256_hex
 from model.errors import ContractError
 
 # RFC 8949, Appendix A: the entries within our types.
