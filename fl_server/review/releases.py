@@ -46,7 +46,7 @@ def check_gate(evidence: Evidence) -> Iterator[Finding]:
     value, se, gap = gate_figures(evidence.recomputed, evidence.plan)
     said = evidence.summary["auc"]["private"]
     same = close(value, said["value"], 1e-6) and close(se, said["se"], 1e-6)
-    words = f"private AUC {shown(value)} ± {shown(se)}, ECE {shown(gap)} from the charged evaluation"
+    words = f"private AUC {shown(value)} ± {shown(se)}, ECE {shown(gap)} from the evaluation release"
     yield Finding("figures", same, words if same else f"{words}, but the summary says {shown(said['value'])}")
     failed = verdict(value, se, gap, evidence.summary["epsilon"]["released_models"], evidence.plan)
     fair = (not failed) == evidence.released
