@@ -121,15 +121,20 @@ def _table(
 def _bars() -> Iterator[Step]:
     """Progress bars a stage; plain lines would drown a log, so nothing moves where stderr is no terminal."""
     columns = (TextColumn("{task.description:<18}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bars:
-        tasks: dict[str, TaskID] = {}
+    bars = Progress(*columns, console=Console(stderr=True))
+    tasks: dict[str, TaskID] = {}
 
-        def step(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bars.add_task(LABELS.get(stage, stage), total=total)
-            bars.update(tasks[stage], completed=done, total=total)
+    def step(stage: str, done: int, total: int) -> None:
+        bars.start()
+        if stage not in tasks:
+            tasks[stage] = bars.add_task(LABELS.get(stage, stage), total=total)
+        bars.update(tasks[stage], completed=done, total=total)
 
+    try:
         yield step
+    finally:
+        if tasks:  # a run refused before its first stage prints its one sentence and nothing else
+            bars.stop()
 
 
 def main() -> None:

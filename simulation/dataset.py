@@ -18,6 +18,7 @@ from model.errors import InputError, RunError
 from model.risk.schema import Schema
 
 HOLDOUT_SALT = 0x9E3779B97F4A7C15
+ENOUGH_HELD = 48  # the hash leaves fewer than 30 of them, the minimum cohort, about once in a thousand tables
 _ARRAYS = ("ids", "offsets", "x", "y", "holdout")
 
 
@@ -115,6 +116,11 @@ class Dataset:
         except (OSError, ValueError) as error:
             raise RunError(f"{folder} is not a saved dataset ({error}); prepare it again") from error
         return cls(Schema.from_dict(about["schema"]), protected=protected, **arrays)
+
+
+def holdout_share(phones: int) -> float:
+    """Share of `phones` to hold out: a fifth, and of a small table up to half, so that an evaluation has its cohort."""
+    return min(0.5, max(0.2, ENOUGH_HELD / phones))
 
 
 def holdout_by_id(ids: NDArray[np.uint64], share: float = 0.2, salt: int = 0) -> NDArray[np.bool_]:

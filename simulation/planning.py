@@ -19,6 +19,7 @@ from model.risk.schema import Schema
 from simulation.dataset import Dataset
 
 MIN_COHORT = 30
+SHORT_OF_COHORT = 1e-6
 SHARES = {"knots": 0.15, "training": 0.70, "calibration": 0.15}
 DEFAULT_EPSILON = 1.5
 LEAST_NOISE, MOST_NOISE = 0.3, 10_000.0  # below, the accountant works for minutes to report an ε of hundreds
@@ -66,7 +67,7 @@ def build_plan(data: Dataset, options: Options, *, unit: str, now: int, topology
     held = int(data.holdout.sum())
     phones = data.phones - held
     _require_enough(phones, held)
-    participation = cohort_share(phones, options.participation)
+    participation = cohort_share(phones, options.participation, options.rounds)
     delta = default_delta(phones)
     plan = TrainingPlan(
         name=options.name,
@@ -97,19 +98,28 @@ def server_optimiser(model: str) -> ServerOptimiser:
     return ServerOptimiser("fedavg", RATE[model], 0.8, 0.5, 0.0, 0.99, 1e-3)
 
 
-def cohort_share(phones: int, asked: float) -> float:
-    """The participation asked for, raised until the expected cohort reaches its minimum."""
-    return min(1.0, max(asked, MIN_COHORT / phones))
+def cohort_share(phones: int, asked: float, rounds: int) -> float:
+    """The participation asked for, raised until all `rounds` cohorts reach their minimum but for a chance of 1e-6.
+
+    Each phone flips its own coin, so a cohort that reaches the minimum only on average misses it every other round.
+    Chernoff: P(X ≤ m) ≤ exp(-(μ-m)²/2μ) for a cohort X of mean μ.
+    """
+    unlikely = math.log(rounds / SHORT_OF_COHORT)
+    mean = MIN_COHORT + unlikely + math.sqrt(unlikely * (unlikely + 2 * MIN_COHORT))
+    return min(1.0, max(asked, mean / phones))
 
 
 def _require_enough(phones: int, held: int) -> None:
     if phones < MIN_COHORT:
         raise InputError(
             f"{phones + held} phones leave {phones} to train on, below the minimum cohort of {MIN_COHORT}; "
-            f"bring at least {2 * MIN_COHORT}"
+            f"bring at least {3 * MIN_COHORT}"
         )
-    if held < MIN_COHORT // 6:
-        raise InputError(f"{phones + held} phones leave {held} held out, too few to evaluate on; bring more")
+    if held < MIN_COHORT:
+        raise InputError(
+            f"{phones + held} phones leave {held} held out to evaluate on, below the minimum cohort of {MIN_COHORT}; "
+            f"bring at least {3 * MIN_COHORT}"
+        )
 
 
 def _privacy(schema: Schema, options: Options, q: float, delta: float, unit: str) -> PrivacyPlan:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from model.errors import InputError, SchemaError
 from model.risk.schema import Feature, Schema
 from simulation.columns import MISSING, read_columns
-from simulation.dataset import Dataset, holdout_by_id
+from simulation.dataset import Dataset, holdout_by_id, holdout_share
 from simulation.declared import Declared
 
 BUCKETS = 64
@@ -215,7 +215,7 @@ def _phones(
         x=np.ascontiguousarray(x[labelled][order]),
         y=y[labelled][order],
         protected={name: values[first] for name, values in protected.items()},
-        holdout=holdout_by_id(hashed, salt=split_seed),
+        holdout=holdout_by_id(hashed, holdout_share(len(hashed)), split_seed),
     )
 
 

@@ -110,8 +110,13 @@ def _lend_and_report(
         summary = writing.write(outcome, lent, known, clock.all)
     outcome.place.finish()
     home = outcome.place.kept / "phone"
-    notes = (*outcome.source.notes, *outcome.released.verdict.reasons)
+    notes = (*outcome.source.notes, *_raised(outcome), *outcome.released.verdict.reasons)
     return Finished(outcome.place.out, summary, notes, home if home.exists() else None, lent.decisions)
+
+
+def _raised(outcome: Outcome) -> list[str]:
+    asked, used = outcome.request.options.participation, outcome.plan.participation
+    return [f"participation rose from {asked:g} to {used:.3g}, so that no cohort falls short"] if used > asked else []
 
 
 @contextmanager

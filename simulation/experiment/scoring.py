@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from fl_client.egress import Departure, MemoryEgress
 from fl_client.events import to_columns
 from fl_client.home import DeviceHome, Settings
 from fl_client.identity import LenderCard
-from fl_client.scoring import Scorer
+from fl_client.scoring import MIN_OBSERVED_DAYS, OBSERVED_DAYS, Scorer
 from fl_client.trusted import TrustedRelease
 from model.errors import NoScore, RunError
 from simulation.dataset import Dataset
@@ -24,10 +26,10 @@ from simulation.experiment.releasing import lender_keyring
 from simulation.experiment.request import Progress, Request
 from simulation.experiment.sources import population_of
 from simulation.experiment.workspace import Workspace
-from simulation.population.generate import events
-from simulation.population.latents import OBSERVATION_END
+from simulation.population.generate import TODAY, events, events_range
 
 PURPOSE = "personal-loan"
+BLOCK = 64  # phones made together: cheaper than one by one, and the same bits
 
 
 @dataclass
@@ -80,23 +82,39 @@ def lend(outcome: Outcome, lender: Lender, card: bytes, progress: Progress) -> L
 def score_phones(
     request: Request, data: Dataset, release: TrustedRelease, card_bytes: bytes, now: int, progress: Progress
 ) -> Scores:
-    """Score `request.scored` phones, spread over the population; a typed "no score" is counted, not hidden."""
+    """Score phones until `request.scored` of them have a score; a typed "no score" is counted, not hidden."""
     card = LenderCard.read(card_bytes, now)
     scorer = Scorer(release.onnx, release.manifest, data.schema)
-    scores = Scores()
-    day = OBSERVATION_END if request.table is None else None
-    chosen = spread(request, data)
-    for done, number in enumerate(chosen, 1):
-        _score_one(_phone(request, data, number), scorer, card, scores, now, day)
-        progress("scores", done, len(chosen))
+    day = TODAY if request.table is None else None
+    scores, wanted = Scores(), min(request.scored, data.phones)
+    for phone in phones(request, data):
+        if len(scores.envelopes) >= wanted:
+            break
+        _score_one(phone, scorer, card, scores, now, day)
+        progress("scores", len(scores.envelopes), wanted)
     return scores
 
 
-def spread(request: Request, data: Dataset) -> list[int]:
-    """Indices of the phones to score: evenly over the population, those with a row where phones are table rows."""
-    usable = np.flatnonzero(data.counts > 0) if request.table is not None else np.arange(data.phones)
-    picks = np.linspace(0, len(usable) - 1, min(request.scored, len(usable))).astype(int)
-    return [int(number) for number in usable[np.unique(picks)]]
+def phones(request: Request, data: Dataset) -> Iterator[Phone]:
+    """Every phone as a device, in blocks spread evenly over the population (a table: those with a row)."""
+    blocks = max(data.phones // BLOCK, 1)
+    stride = next(step for step in range(max(int(blocks * 0.618), 1), blocks + 2) if math.gcd(step, blocks) == 1)
+    for turn in range(blocks):
+        at = turn * stride % blocks
+        first, last = at * BLOCK, data.phones if at == blocks - 1 else (at + 1) * BLOCK
+        yield from _made_up(request, first, last) if request.table is None else _of_rows(data, first, last)
+
+
+def _made_up(request: Request, first: int, last: int) -> Iterator[Phone]:
+    batch = events_range(population_of(request), first, last)
+    for place in range(batch.phones):
+        yield Phone.in_memory(events=to_columns(batch.phone(place)))
+
+
+def _of_rows(data: Dataset, first: int, last: int) -> Iterator[Phone]:
+    for number in range(first, last):
+        if data.counts[number]:
+            yield Phone.in_memory(row=_row(data, number))
 
 
 def _score_one(phone: Phone, scorer: Scorer, card: LenderCard, scores: Scores, now: int, day: int | None) -> None:
@@ -116,10 +134,13 @@ def _score_one(phone: Phone, scorer: Scorer, card: LenderCard, scores: Scores, n
     scores.departures += egress.lines()
 
 
-def _phone(request: Request, data: Dataset, number: int) -> Phone:
-    if request.table is None:
-        return Phone.in_memory(events=to_columns(events(population_of(request), number)))
-    return Phone.in_memory(row=_row(data, number))
+def scorable(data: Dataset) -> int:
+    """The first phone with a row, and where it is told, with enough observed days to be scored."""
+    enough = np.ones(len(data.y), dtype=bool)
+    if OBSERVED_DAYS in data.schema.names:
+        enough = data.x[:, data.schema.index(OBSERVED_DAYS)] >= MIN_OBSERVED_DAYS
+    row = int(np.argmax(enough))
+    return int(np.searchsorted(data.offsets, row, side="right") - 1)
 
 
 def _row(data: Dataset, number: int) -> dict[str, float]:
@@ -130,7 +151,7 @@ def _row(data: Dataset, number: int) -> dict[str, float]:
 
 def leave_home(place: Workspace, request: Request, data: Dataset, root: bytes, card: bytes, now: int) -> Path:
     """One device's home, synced and consented, to go on with after the run."""
-    number = spread(request, data)[0]
+    number = scorable(data)
     path = place.private / "phone"
     shutil.rmtree(path, ignore_errors=True)  # an interrupted run may have left one
     home = DeviceHome.create(
@@ -140,7 +161,7 @@ def leave_home(place: Workspace, request: Request, data: Dataset, root: bytes, c
         cards=[card],
         now=now,
         schema=data.schema,
-        settings=Settings(str(place.out / "tuf"), epoch_day=now // 86_400 - OBSERVATION_END),
+        settings=Settings(str(place.out / "tuf"), epoch_day=now // 86_400 - TODAY),
     )
     if request.table is None:
         for kind, columns in to_columns(events(population_of(request), number)).items():

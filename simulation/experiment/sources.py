@@ -10,7 +10,7 @@ import numpy as np
 
 from fl_server.keys import replace_file
 from model.risk.metrics import auc
-from simulation.dataset import Dataset, holdout_by_id
+from simulation.dataset import Dataset, holdout_by_id, holdout_share
 from simulation.experiment.request import Progress, Request
 from simulation.population.generate import PROTECTED_VALUES, Population, rows_parallel
 from simulation.table import read_table
@@ -55,7 +55,7 @@ def _population(request: Request, progress: Progress) -> Source:
     population = population_of(request)
     rows = rows_parallel(population, 2, lambda done: progress("phones", done, population.phones))
     ids = rows.ids.astype(np.uint64)
-    held = holdout_by_id(ids, salt=request.options.seed)
+    held = holdout_by_id(ids, holdout_share(len(ids)), request.options.seed)
     protected = {name: np.array(PROTECTED_VALUES[name])[codes] for name, codes in rows.protected.items()}
     data = Dataset(population.schema, ids, rows.offsets, rows.x, rows.y, protected, held)
     of_held = np.repeat(held, np.diff(rows.offsets))
