@@ -5,13 +5,14 @@ A node carries one phone in the field and a farm of thousands in simulation; the
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from fl_client.answers import answer_size
@@ -20,16 +21,18 @@ from model.canonical import decode, encode
 from model.contract.envelope import Signed, verify
 from model.contract.plan import DOMAIN, TrainingPlan
 from model.contract.update import PARTIAL_SCHEMA, PartialHeader, TaskHeader, check_vector
-from model.errors import ContractError, RoundError, UpdateError
+from model.errors import ContractError, PocketScoreError, RoundError, UpdateError
 from model.policy.rules import load_pack, require_allowed
 from model.risk.knots import Knots
 
+REFUSED = 0  # Flower's code for an unspecified error
 MAX_HEADER_BYTES = 4096
 MAX_KNOTS_BYTES = 1 << 22
 MAX_FLAT = 1 << 20
 _NPY_HEADER = re.compile(
     rb"\x93NUMPY\x01\x00..\{'descr': '<f4', 'fortran_order': False, 'shape': \((\d+),\), \} *\n", re.S
 )
+log = logging.getLogger("pocketscore.node")
 _TASK_KEYS = {"header", "plan", "knots"}
 
 
@@ -62,15 +65,20 @@ def make_client_app(load: Callable[[Context], Phones], trust: Callable[[Context]
     """A ClientApp over the phones that `load` finds for a node, and the keys that `trust` finds.
 
     It answers "train" and the queries "knots", "calibrate" and "evaluate" with one int64 vector and a header of
-    counts, and nothing else. A refusal is one of our errors; Flower turns it into an error reply.
+    counts, and nothing else. A refusal is an error reply with the name of the error's class; its sentence is logged.
     """
     app = ClientApp()
 
     def answer(kind: str) -> Callable[[Message, Context], Message]:
         def handler(message: Message, context: Context) -> Message:
-            task = read_task(message.content, trust(context), kind)
-            partial = load(context).partial(task)
-            return Message(write_partial(task, partial), reply_to=message)
+            try:
+                task = read_task(message.content, trust(context), kind)
+                partial = load(context).partial(task)
+                return Message(write_partial(task, partial), reply_to=message)
+            except PocketScoreError as error:
+                # The sentence may speak of this phone, so it stays here; the coordinator learns its kind.
+                log.warning("refused a %s task: %s", kind, error)
+                return Message(Error(REFUSED, type(error).__name__), reply_to=message)
 
         return handler
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from model.contract.plan import TrainingPlan
 from model.errors import RoundError
@@ -41,9 +41,13 @@ def minimum(plan: TrainingPlan, population: int, participation: float) -> int:
     return plan.min_cohort
 
 
-def require_cohort(phones: int, least: int, population: int, what: str) -> None:
-    """RoundError, and nothing is released, when fewer than `least` or more than `population` phones answered."""
+def require_cohort(phones: int, least: int, population: int, what: str, refused: Sequence[str] = ()) -> None:
+    """RoundError, and nothing is released, when fewer than `least` or more than `population` phones answered.
+
+    The first of the sentences `refused` is given as the reason.
+    """
     if phones < least:
-        raise RoundError(f"{what} has {phones} phones, below the minimum cohort of {least}; nothing was released")
+        why = f" (first refusal: {refused[0]})" if refused else ""
+        raise RoundError(f"{what} has {phones} phones, below the minimum cohort of {least}; nothing was released{why}")
     if phones > population:
         raise RoundError(f"{what} counts {phones} phones where the plan knows {population}; find who counts twice")

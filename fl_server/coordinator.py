@@ -95,17 +95,20 @@ class Coordinator:
         flat = rounds.question(self.plan, self.state, phase.kind)
         return Question(phase, encode(header.to_dict()), self._signed, knots, flat)
 
-    def close(self, question: Question, asked: Sequence[int], answers: Sequence[Answer]) -> Release:
-        """Check, add, noise and commit the answers to a question.
+    def close(
+        self, question: Question, asked: Sequence[int], answers: Sequence[Answer], errors: Sequence[str] = ()
+    ) -> Release:
+        """Check, add, noise and commit the answers to a question; `errors` says what came instead of an answer.
 
         What may not enter the sum is left out and named in the release; the denominator stays. RoundError below
         the minimum cohort: nothing is released, and the reservation stays spent (case 21).
         """
         phase = question.phase
         kept, refused = self._sift(phase, asked, answers)
+        refused += errors
         phones = sum(header.phones for header, _ in kept.values())
         least = minimum(self.plan, phase.population, phase.participation)
-        require_cohort(phones, least, phase.population, phase.name)
+        require_cohort(phones, least, phase.population, phase.name, refused)
         total = add([vector for _, vector in kept.values()], self._dimension(phase))
         self._checkpoint.drawing(phase)
         drawn = noised(total, phase.charge, self.plan.privacy.grid_scale, self._source(phase))

@@ -15,6 +15,7 @@ from fl_server.cohort import select
 from fl_server.coordinator import Answer, Coordinator, Question
 from model.errors import ContractError, RoundError
 
+MAX_REASON = 120
 FIRST_POLL_SECONDS, LAST_POLL_SECONDS = 0.05, 1.0
 MESSAGE_TYPES = {"knots": "query.knots", "train": "train", "calibrate": "query.calibrate", "evaluate": "query.evaluate"}
 
@@ -50,8 +51,10 @@ class FederationStrategy(Strategy):
         """Close the open phase with the replies that carry an answer; errors and silence are missing phones."""
         if self._question is None:
             raise RoundError("answers came while no phase is open; open one first")
-        answers = [answer for reply in replies if (answer := self._answer(reply)) is not None]
-        release = self._coordinator.close(self._question, list(self._asked.values()), answers)
+        arrived = list(replies)
+        answers = [answer for reply in arrived if (answer := self._answer(reply)) is not None]
+        errors = [self._error(reply) for reply in arrived if reply.has_error()]
+        release = self._coordinator.close(self._question, list(self._asked.values()), answers, errors)
         self._question = None
         return None, MetricRecord({"phones": release.phones, "asked": release.asked, "replied": release.replied})
 
@@ -104,6 +107,12 @@ class FederationStrategy(Strategy):
                 time.sleep(pause)
                 pause = min(2 * pause, LAST_POLL_SECONDS)
         return replies
+
+    def _error(self, reply: Message) -> str:
+        node = self._asked.get(reply.metadata.reply_to_message_id)
+        # Whatever a node wrote there, one short printable line of it is kept.
+        reason = "".join(c if c.isprintable() else " " for c in reply.error.reason or "no reason")[:MAX_REASON]
+        return f"node {node}: {reason}"
 
     def _answer(self, reply: Message) -> Answer | None:
         # A lost node's error comes from node 1, so a reply is known by the message it answers, never by its sender.

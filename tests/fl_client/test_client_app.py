@@ -1,0 +1,141 @@
+"""What a node believes, what it answers, and what it refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+
+from fl_client.answers import answer_size
+from fl_client.app import Trust, read_task, write_partial
+from fl_client.phones import Partial, Phone, Task
+from fl_client.single import OnePhone
+from model.canonical import encode
+from model.contract.envelope import SigningKey, sign
+from model.contract.plan import DOMAIN, TrainingPlan
+from model.contract.update import TASK_SCHEMA
+from model.errors import ContractError, PocketScoreError, PolicyError, RoundError, SignatureError, UpdateError
+from model.risk.knots import Knots, rows_histogram
+from simulation.small import small_dataset, small_plan
+
+DATA = small_dataset(200, seed=1)
+PLAN = small_plan(DATA, rounds=3)
+KEYS = [SigningKey.generate(), SigningKey.generate()]
+TRUST = Trust({key.keyid: key.public_bytes for key in KEYS}, tuple(key.keyid for key in KEYS))
+KNOTS = Knots.from_histogram(rows_histogram(DATA.x, np.ones(len(DATA.y)), DATA.schema), DATA.schema, 5)
+DIMENSION = 1 + sum(len(mass) for mass in KNOTS.mass)
+
+
+def message(plan: TrainingPlan = PLAN, keys: list[SigningKey] = KEYS, **header: object) -> RecordDict:
+    place = {"schema": TASK_SCHEMA, "plan_digest": plan.digest, "round": 1, "kind": "train", **header}
+    signed = sign(DOMAIN, plan.to_dict(), keys).to_bytes()
+    task = {"header": encode(place), "plan": signed, "knots": encode(KNOTS.to_dict())}
+    flat = Array(np.zeros(DIMENSION, dtype=np.float32))
+    return RecordDict({"task": ConfigRecord(task), "model": ArrayRecord({"flat": flat})})
+
+
+def test_a_task_with_both_signatures_is_believed() -> None:
+    task = read_task(message(), TRUST, "train")
+    assert (task.kind, task.round, len(task.flat)) == ("train", 1, DIMENSION) and task.knots == KNOTS
+
+
+@pytest.mark.parametrize("keys", [KEYS[:1], KEYS[1:], [*KEYS[:1], SigningKey.generate()]])
+def test_one_signature_is_not_enough(keys: list[SigningKey]) -> None:
+    with pytest.raises(SignatureError):
+        read_task(message(keys=keys), TRUST, "train")
+
+
+def test_a_plan_its_policy_pack_forbids_is_refused_though_signed() -> None:
+    with pytest.raises(PolicyError, match="30"):
+        read_task(message(replace(PLAN, min_cohort=10)), TRUST, "train")
+
+
+@pytest.mark.parametrize(
+    ("header", "error"),
+    [
+        ({"plan_digest": "0" * 64}, RoundError),
+        ({"kind": "evaluate"}, RoundError),
+        ({"round": 99}, RoundError),
+        ({"weight": 2}, ContractError),
+    ],
+)
+def test_a_header_that_does_not_fit_is_refused(header: dict[str, object], error: type[PocketScoreError]) -> None:
+    with pytest.raises(error):
+        read_task(message(**header), TRUST, "train")
+
+
+def _extra(content: RecordDict) -> None:
+    content["more"] = MetricRecord({"count": 1})
+
+
+def _extra_array(content: RecordDict) -> None:
+    content["model"]["second"] = Array(np.zeros(1, dtype=np.float32))
+
+
+def _terabytes(content: RecordDict) -> None:
+    body = (
+        np.lib.format.magic(1, 0) + b"v\x00" + b"{'descr': '<f4', 'fortran_order': False, 'shape': (1099511627776,), }"
+    )
+    content["model"]["flat"] = Array("float32", (1 << 40,), "numpy.ndarray", body.ljust(128) + bytes(16))
+
+
+def _doubles(content: RecordDict) -> None:
+    content["model"]["flat"] = Array(np.zeros(DIMENSION))
+
+
+def _pickled(content: RecordDict) -> None:
+    content["model"]["flat"] = Array("object", (1,), "pickle", b"\x80\x04.")
+
+
+def _text(content: RecordDict) -> None:
+    content["task"]["knots"] = "none"
+
+
+@pytest.mark.parametrize("spoil", [_extra, _extra_array, _terabytes, _doubles, _pickled, _text])
+def test_cases_07_to_10_on_the_phone(spoil: Callable[[RecordDict], None]) -> None:
+    content = message()
+    spoil(content)
+    with pytest.raises(ContractError):
+        read_task(content, TRUST, "train")
+
+
+def task_of(kind: str, plan: TrainingPlan = PLAN, flat: np.ndarray | None = None) -> Task:
+    knots = None if kind == "knots" else KNOTS
+    size = 0 if kind == "knots" else DIMENSION
+    return Task(kind, 1, plan, knots, np.zeros(size, dtype=np.float32) if flat is None else flat)
+
+
+def test_a_field_node_refuses_any_count_but_one() -> None:
+    task = task_of("train", replace(PLAN, topology="field"))
+    good = write_partial(task, Partial(1, np.zeros(DIMENSION, dtype=np.int64)))
+    assert set(good) == {"partial", "sum"}
+    for count in (0, 2):
+        with pytest.raises(UpdateError, match="one phone"):
+            write_partial(task, Partial(count, np.zeros(DIMENSION, dtype=np.int64)))
+
+
+@pytest.mark.parametrize("values", [np.zeros(1, dtype=np.int64), np.zeros(DIMENSION), np.zeros(DIMENSION, dtype=">i8")])
+def test_an_answer_of_another_form_does_not_leave(values: np.ndarray) -> None:
+    with pytest.raises(UpdateError):
+        write_partial(task_of("train"), Partial(30, values))
+
+
+@pytest.mark.parametrize("kind", ["knots", "train", "calibrate", "evaluate"])
+@pytest.mark.parametrize("rows", [0, 3])
+def test_one_phone_answers_every_question_within_its_reach(kind: str, rows: int) -> None:
+    phone = Phone(DATA.x[:rows], DATA.y[:rows], 7, holdout=kind == "evaluate")
+    flat = np.concatenate([np.zeros(DIMENSION), [-1.0, 0.5]]).astype(np.float32) if kind == "evaluate" else None
+    task = task_of(kind, flat=flat)
+    partial = OnePhone(phone).partial(task)
+    reach = {"knots": np.sqrt(len(DATA.schema.features)), "train": PLAN.local.clip_norm}.get(kind, 1.0)
+    assert partial.phones == 1 and partial.sum.shape == (answer_size(task),)
+    assert np.linalg.norm(partial.sum.astype(float)) <= reach * PLAN.privacy.grid_scale
+    assert bool(partial.sum.any()) == bool(rows)
+
+
+def test_a_phone_of_the_other_split_looks_absent() -> None:
+    with pytest.raises(UpdateError, match="holdout"):
+        OnePhone(Phone(DATA.x[:1], DATA.y[:1])).partial(task_of("evaluate"))
