@@ -172,6 +172,8 @@ def leave_home(place: Workspace, request: Request, data: Dataset, root: bytes, c
     read = LenderCard.read(card, now)
     phone = Phone(home.store, home.secret)
     manifest = home.trusted.load(now).manifest
-    phone.consents(read).give(data.schema, read, purpose=PURPOSE, policy_pack=manifest["policy_pack"], now=now)
+    consents = phone.consents(read)
+    receipt = consents.give(data.schema, read, purpose=PURPOSE, policy_pack=manifest["policy_pack"], now=now)
+    home.post("consent", consents.release(receipt, read, home.egress(now)))
     home.store.close()
     return path
