@@ -6,7 +6,6 @@ reviewer recomputes every model from the logged sums. No clock, file, socket or 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -15,38 +14,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl_server.aggregate import Iterate, advance
+from fl_server.schedule import Phase, noise_sd, reach, schedule
 from model.contract.plan import TrainingPlan
 from model.errors import RoundError
-from model.privacy.mechanism import GaussianRelease
-from model.privacy.noise import grid_sigma
 from model.risk import calibration
 from model.risk.calibration import Platt
-from model.risk.knots import Knots, histogram_layout, histogram_sensitivity
+from model.risk.knots import Knots, histogram_layout
 from model.risk.metrics import equal_count_edges
 from model.risk.monotone import project
 from model.risk.network import RiskNetwork
 from model.risk.objective import penalised
 from model.risk.precondition import Preconditioner
 
-CHARGES = {"knots": "knots", "train": "training", "calibrate": "calibration", "evaluate": "evaluation"}
+__all__ = ["Phase", "Release", "State", "close", "current", "noise_sd", "reach", "replay", "schedule"]
+
 EVALUATION_CELLS = 20
 Vector = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Phase:
-    """One release to come. `charge` is None only where the plan's privacy mode is "off"."""
-
-    kind: str
-    round: int
-    charge: GaussianRelease | None
-    population: int
-    participation: float
-
-    @property
-    def name(self) -> str:
-        """For people and file names, such as `train-07`."""
-        return f"{self.kind}-{self.round:04d}"
 
 
 @dataclass(frozen=True)
@@ -84,28 +67,6 @@ class Space:
     network: RiskNetwork
     precondition: Preconditioner
     penalised: Vector
-
-
-def schedule(plan: TrainingPlan) -> tuple[Phase, ...]:
-    """Every phase of the plan. Calibration and evaluation happen where they are charged (or privacy is off).
-
-    RoundError for a charge that does not fit what would be released under it.
-    """
-    charges = {charge.name: charge for charge in plan.privacy.charges}
-    kinds = ["knots", *["train"] * plan.rounds, "calibrate", "evaluate"]
-    phases = []
-    for round_, kind in enumerate(kinds):
-        charge = charges.get(CHARGES[kind])
-        if charge is None and plan.privacy.mode != "off":
-            if kind in ("knots", "train"):
-                raise RoundError(f"the plan charges no release named {CHARGES[kind]!r}; add it and sign again")
-            continue
-        if kind == "evaluate" and charge is None and not plan.holdout_phones:
-            continue
-        if charge is not None:
-            _check_charge(charge, kind, plan)
-        phases.append(_phase(kind, round_, charge, plan))
-    return tuple(phases)
 
 
 def current(plan: TrainingPlan, state: State) -> Phase | None:
@@ -160,13 +121,6 @@ def counts(release: Release, plan: TrainingPlan) -> Vector:
     return release.noised.astype(np.float64) / plan.privacy.grid_scale
 
 
-def noise_sd(phase: Phase, plan: TrainingPlan) -> float:
-    """Standard deviation of the noise of one number of a release, in its own unit."""
-    if phase.charge is None or phase.charge.noise_multiplier == 0:
-        return 0.0
-    return grid_sigma(phase.charge, plan.privacy.grid_scale) / plan.privacy.grid_scale
-
-
 def evaluation_edges(state: State) -> Vector:
     """Inner borders (EVALUATION_CELLS − 1,) of raw logits: about equal counts by the calibration release, if any."""
     if state.calibration is None:
@@ -176,40 +130,12 @@ def evaluation_edges(state: State) -> Vector:
     return equal_count_edges(both, calibration.EDGES, EVALUATION_CELLS).astype(np.float32).astype(np.float64)
 
 
+@lru_cache(maxsize=8)
 def space(plan: TrainingPlan, knots: Knots) -> Space:
     """Network and coordinates of a plan with these knots."""
-    return _space(plan, knots)
-
-
-@lru_cache(maxsize=8)
-def _space(plan: TrainingPlan, knots: Knots) -> Space:
     hidden = plan.model.hidden
     network = RiskNetwork(plan.schema, knots, hidden, seed=plan.seed)
     return Space(network, Preconditioner(plan.schema, knots, hidden), penalised(network).numpy().astype(np.float64))
-
-
-def reach(plan: TrainingPlan, kind: str) -> float:
-    """Largest L2 norm of what one phone adds to a sum of this kind: its sensitivity to zeroing that phone out."""
-    return {"knots": histogram_sensitivity(plan.schema), "train": plan.local.clip_norm}.get(kind, 1.0)
-
-
-def _phase(kind: str, round_: int, charge: GaussianRelease | None, plan: TrainingPlan) -> Phase:
-    default = "holdout" if kind == "evaluate" else "train"
-    split = charge.split if charge else default
-    sizes = {"train": plan.phones, "holdout": plan.holdout_phones, "all": plan.phones + plan.holdout_phones}
-    sampling = charge.sampling if charge else (plan.participation if kind == "train" else 1.0)
-    return Phase(kind, round_, charge, sizes[split], sampling)
-
-
-def _check_charge(charge: GaussianRelease, kind: str, plan: TrainingPlan) -> None:
-    """A charge must cover what is released: as often, as sensitive and from the phones it says."""
-    least = reach(plan, kind)
-    if charge.sensitivity < least * (1 - 1e-12):
-        raise RoundError(f"charge {charge.name!r} has sensitivity {charge.sensitivity:g}, below {least:g}; correct it")
-    if charge.count != (plan.rounds if kind == "train" else 1):
-        raise RoundError(f"charge {charge.name!r} covers {charge.count} releases, not what the plan does; correct it")
-    if kind == "train" and not math.isclose(charge.sampling, plan.participation):
-        raise RoundError(f"charge {charge.name!r} samples {charge.sampling:g}, the plan {plan.participation:g}; align")
 
 
 def _close_knots(plan: TrainingPlan, state: State, phase: Phase, release: Release) -> State:

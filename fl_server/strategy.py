@@ -13,7 +13,7 @@ from flwr.serverapp.strategy import Result, Strategy
 
 from fl_server.cohort import select
 from fl_server.coordinator import Answer, Coordinator, Question
-from model.errors import ContractError, RoundError
+from model.errors import ContractError
 
 MAX_REASON = 120
 FIRST_POLL_SECONDS, LAST_POLL_SECONDS = 0.05, 1.0
@@ -21,7 +21,7 @@ MESSAGE_TYPES = {"knots": "query.knots", "train": "train", "calibrate": "query.c
 
 
 class FederationStrategy(Strategy):
-    """One phase of the coordinator a Flower round; `start` runs until the coordinator has no question left.
+    """One phase of the coordinator a Flower round. `run` drives every remaining phase; `start` works as well.
 
     Weights, counts and metrics a client sends are not read: a reply is a header and one integer vector.
     """
@@ -29,7 +29,7 @@ class FederationStrategy(Strategy):
     def __init__(self, coordinator: Coordinator, *, timeout: float = 3600.0) -> None:
         self._coordinator, self._timeout = coordinator, timeout
         self._question: Question | None = None
-        self._asked: dict[str, int] = {}
+        self._sent: list[Message] = []
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -37,24 +37,29 @@ class FederationStrategy(Strategy):
         """Open the next phase and address it to the nodes selected; empty when the run is complete."""
         question = self._question = self._coordinator.open()
         if question is None:
-            return []
+            self._sent = []
+            return self._sent
         phase = question.phase
         nodes = select(grid.get_node_ids(), self._coordinator.plan, phase.round, phase.participation)
-        return [
+        self._sent = [
             Message(write_question(question), node, MESSAGE_TYPES[phase.kind], group_id=str(phase.round))
             for node in nodes
         ]
+        return self._sent
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Close the open phase with the replies that carry an answer; errors and silence are missing phones."""
         if self._question is None:
-            raise RoundError("answers came while no phase is open; open one first")
-        arrived = list(replies)
-        answers = [answer for reply in arrived if (answer := self._answer(reply)) is not None]
-        errors = [self._error(reply) for reply in arrived if reply.has_error()]
-        release = self._coordinator.close(self._question, list(self._asked.values()), answers, errors)
+            return None, None
+        # Ids are given when messages are pushed. A lost node's error comes from node 1, so a reply is known by the
+        # message it answers, never by its sender.
+        nodes = {message.metadata.message_id: message.metadata.dst_node_id for message in self._sent}
+        known = [(nodes[r.metadata.reply_to_message_id], r) for r in replies if r.metadata.reply_to_message_id in nodes]
+        answers = [_answer(node, reply.content) for node, reply in known if reply.has_content()]
+        errors = [f"node {node}: {_reason(reply)}" for node, reply in known if reply.has_error()]
+        release = self._coordinator.close(self._question, list(nodes.values()), answers, errors)
         self._question = None
         return None, MetricRecord({"phones": release.phones, "asked": release.asked, "replied": release.replied})
 
@@ -89,13 +94,8 @@ class FederationStrategy(Strategy):
 
         Grid.send_and_receive sleeps three seconds between polls; a round of phones that answer at once need not.
         """
-        identifiers = list(grid.push_messages(messages)) if messages else []
-        self._asked = {
-            identifier: message.metadata.dst_node_id
-            for identifier, message in zip(identifiers, messages, strict=True)
-            if identifier
-        }
-        waiting, replies, end = set(self._asked), list[Message](), time.monotonic() + self._timeout
+        waiting = {identifier for identifier in grid.push_messages(messages) if identifier} if messages else set()
+        replies, end = list[Message](), time.monotonic() + self._timeout
         pause = FIRST_POLL_SECONDS
         while waiting:
             arrived = list(grid.pull_messages(sorted(waiting)))
@@ -108,21 +108,17 @@ class FederationStrategy(Strategy):
                 pause = min(2 * pause, LAST_POLL_SECONDS)
         return replies
 
-    def _error(self, reply: Message) -> str:
-        node = self._asked.get(reply.metadata.reply_to_message_id)
-        # Whatever a node wrote there, one short printable line of it is kept.
-        reason = "".join(c if c.isprintable() else " " for c in reply.error.reason or "no reason")[:MAX_REASON]
-        return f"node {node}: {reason}"
 
-    def _answer(self, reply: Message) -> Answer | None:
-        # A lost node's error comes from node 1, so a reply is known by the message it answers, never by its sender.
-        node = self._asked.get(reply.metadata.reply_to_message_id)
-        if node is None or not reply.has_content():
-            return None
-        try:
-            return read_answer(node, reply.content)
-        except ContractError:
-            return Answer(node, b"", b"")
+def _answer(node: int, content: RecordDict) -> Answer:
+    try:
+        return read_answer(node, content)
+    except ContractError:
+        return Answer(node, b"", b"")  # refused by the coordinator, and named there
+
+
+def _reason(reply: Message) -> str:
+    """One short printable line of whatever a node wrote as its error."""
+    return "".join(c if c.isprintable() else " " for c in reply.error.reason or "no reason")[:MAX_REASON]
 
 
 def write_question(question: Question) -> RecordDict:

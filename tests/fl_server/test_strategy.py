@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, MetricRecord, RecordDict
+from flwr.serverapp import Grid, ServerApp
 
-from fl_server.strategy import read_answer
+from fl_client.app import make_client_app
+from fl_server.budget import Budget
+from fl_server.checkpoint import Checkpoint
+from fl_server.coordinator import Coordinator
+from fl_server.strategy import FederationStrategy, read_answer
+from model.contract.envelope import SigningKey
 from model.errors import ContractError
+from simulation.grid import InProcessGrid, run_in_process
+from simulation.small import small_dataset, small_plan
+from simulation.workspace import Workspace
 
 VECTOR = np.arange(5, dtype=np.int64)
 
@@ -80,3 +90,24 @@ def test_cases_07_to_10_and_14_replies_of_another_form(spoil: Callable[[RecordDi
     spoil(content)
     with pytest.raises(ContractError):
         read_answer(4, content)
+
+
+def test_flowers_own_start_drives_the_phases_too(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / "w")
+    workspace.folder.mkdir()
+    data = small_dataset(200, seed=1)
+    plan = small_plan(data, rounds=2)
+    workspace.prepare(data, plan, [SigningKey.generate(), SigningKey.generate()])
+    farm, trust, server = workspace.farm(0, 1), workspace.trust(), ServerApp()
+    client = make_client_app(lambda context: farm, lambda context: trust)
+    releases: list[str] = []
+
+    @server.main()
+    def main(grid: Grid, context: Context) -> None:
+        with Budget(workspace.ledger, plan) as budget, Checkpoint(workspace.releases, plan.digest) as checkpoint:
+            coordinator = Coordinator(workspace.signed(), plan, budget, checkpoint)
+            FederationStrategy(coordinator).start(grid, ArrayRecord(), num_rounds=7)
+            releases[:] = [release.kind for release in coordinator.releases]
+
+    run_in_process(server, InProcessGrid(client, [{}]))
+    assert releases == ["knots", "train", "train", "calibrate", "evaluate"]

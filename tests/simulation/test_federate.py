@@ -97,10 +97,7 @@ def test_a_lost_node_leaves_the_denominator_and_is_recorded(tmp_path: Path) -> N
 
 
 def _without_waiting(self: object, grid: object, messages: list[Message]) -> list[Message]:
-    identifiers = list(grid.push_messages(messages))  # type: ignore[attr-defined]
-    nodes = [message.metadata.dst_node_id for message in messages]
-    self._asked = dict(zip(identifiers, nodes, strict=True))  # type: ignore[attr-defined]
-    return list(grid.pull_messages(identifiers))  # type: ignore[attr-defined]
+    return list(grid.send_and_receive(messages))  # type: ignore[attr-defined]
 
 
 class Failing:
