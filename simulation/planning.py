@@ -1,4 +1,4 @@
-"""From a person's options to a plan that coordinator and reviewer can sign, or one sentence why not (spec 3.2).
+"""From a person's options to a plan that coordinator and reviewer can sign, or one sentence why not (spec 3.7).
 
 Every default names its source: training and server settings are ADR 2's, δ and the full rounds are ADR 3's.
 """
@@ -22,6 +22,7 @@ MIN_COHORT = 30
 SHORT_OF_COHORT = 1e-6
 SHARES = {"knots": 0.15, "training": 0.70, "calibration": 0.15}
 DEFAULT_EPSILON = 1.5
+LEAST_EPSILON = 0.01  # below, noise drowns every figure of any table
 LEAST_NOISE, MOST_NOISE = 0.3, 10_000.0  # below, the accountant works for minutes to report an ε of hundreds
 MODELS = {"additive": (), "mlp": (64, 32)}
 CLIP = {"additive": 1.0, "mlp": 2.0}  # in training coordinates, where few phones are clipped (ADR 2)
@@ -45,8 +46,8 @@ class Options:
     def __post_init__(self) -> None:
         if self.epsilon is not None and self.noise is not None:
             raise InputError("--epsilon and --noise both set the noise; give one of them")
-        if self.epsilon is not None and not 0 < self.epsilon <= 100:
-            raise InputError(f"--epsilon {self.epsilon:g} is outside 0 to 100; 1 to 2 is usual")
+        if self.epsilon is not None and not LEAST_EPSILON <= self.epsilon <= 100:
+            raise InputError(f"--epsilon {self.epsilon:g} is outside {LEAST_EPSILON:g} to 100; 1 to 2 is usual")
         if self.noise is not None and self.noise != 0 and not LEAST_NOISE <= self.noise <= MOST_NOISE:
             raise InputError(
                 f"--noise {self.noise:g} is neither 0 nor within {LEAST_NOISE:g} to {MOST_NOISE:g}; "
