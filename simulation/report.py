@@ -31,7 +31,9 @@ def show(console: Console, summary: Mapping[str, Any], notes: Sequence[str], dec
 
 def next_steps(console: Console, out: Path, home: Path | None) -> None:
     """The exact commands to go on with."""
-    lines = [f"pocketscore-review {command} {_word(out)}" for command in ("check", "updates", "page")]
+    root = f" --root {_word(out / 'tuf' / 'metadata' / '1.root.json')}" if home is not None else ""
+    lines = [f"pocketscore-review check {_word(out)}{root}"]
+    lines += [f"pocketscore-review {command} {_word(out)}" for command in ("updates", "page")]
     if home is not None:
         private = home.parent
         here = Path(*out.parts[:-1]) / private.name if not out.is_absolute() else private
