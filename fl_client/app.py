@@ -16,7 +16,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, 
 from flwr.clientapp import ClientApp
 
 from fl_client.answers import answer_size
-from fl_client.phones import Partial, Phones, Task
+from fl_client.phones import Partial, Phone, Phones, Task
 from model.canonical import decode, encode
 from model.contract.envelope import Signed, verify
 from model.contract.plan import DOMAIN, TrainingPlan
@@ -86,6 +86,13 @@ def make_client_app(load: Callable[[Context], Phones], trust: Callable[[Context]
     for kind in ("knots", "calibrate", "evaluate"):
         app.query(kind)(answer(kind))
     return app
+
+
+def make_phone_app(phone: Callable[[Context], Phone], trust: Callable[[Context], Trust]) -> ClientApp:
+    """The field's ClientApp: the node's one phone, as `phone` reads it from the device when it is asked."""
+    from fl_client.single import OnePhone  # torch: a farm's process does without (ADR 0054)
+
+    return make_client_app(lambda context: OnePhone(phone(context)), trust)
 
 
 def read_task(content: RecordDict, trust: Trust, kind: str) -> Task:

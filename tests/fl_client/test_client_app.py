@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 
 from fl_client.answers import answer_size
-from fl_client.app import Trust, read_task, write_partial
+from fl_client.app import Trust, make_phone_app, read_task, write_partial
 from fl_client.phones import Partial, Phone, Task
 from fl_client.single import OnePhone
 from model.canonical import encode
@@ -19,6 +22,7 @@ from model.contract.plan import DOMAIN, TrainingPlan
 from model.contract.update import TASK_SCHEMA
 from model.errors import ContractError, PocketScoreError, PolicyError, RoundError, SignatureError, UpdateError
 from model.risk.knots import Knots, rows_histogram
+from simulation.grid import identity
 from simulation.small import small_dataset, small_plan
 
 DATA = small_dataset(200, seed=1)
@@ -139,3 +143,22 @@ def test_one_phone_answers_every_question_within_its_reach(kind: str, rows: int)
 def test_a_phone_of_the_other_split_looks_absent() -> None:
     with pytest.raises(UpdateError, match="holdout"):
         OnePhone(Phone(DATA.x[:1], DATA.y[:1])).partial(task_of("evaluate"))
+
+
+def test_the_phone_app_answers_or_names_the_class_of_its_refusal() -> None:
+    app = make_phone_app(lambda context: Phone(DATA.x[:2], DATA.y[:2], 7), lambda context: TRUST)
+    replies = []
+    with identity(2):
+        for kind in ("train", "query.evaluate"):
+            content = message(kind=kind.removeprefix("query."))
+            replies.append(app(Message(content, 2, kind), Context(1, 2, {}, RecordDict(), {})))
+    assert replies[0].content.array_records["sum"]["sum"].numpy().any()
+    assert replies[1].error.reason == "UpdateError"
+
+
+def test_a_farms_process_loads_no_torch() -> None:
+    code = "import sys, simulation.flower; sys.exit('torch' in sys.modules or 'dp_accounting' in sys.modules)"
+    project = Path(__file__).resolve().parents[2]
+    assert subprocess.run([sys.executable, "-c", code], cwd=project, check=False).returncode == 0
+    control = "import sys, fl_client.training; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", control], cwd=project, check=False).returncode == 1
