@@ -65,9 +65,9 @@ class Options:
 
 def build_plan(data: Dataset, options: Options, *, unit: str, now: int, topology: str = "farm") -> TrainingPlan:
     """The plan of a simulated run over `data`. InputError for too few phones, PolicyError for a broken rule."""
+    require_enough(data)
     held = int(data.holdout.sum())
     phones = data.phones - held
-    _require_enough(phones, held)
     participation = cohort_share(phones, options.participation, options.rounds)
     delta = default_delta(phones)
     plan = TrainingPlan(
@@ -110,7 +110,10 @@ def cohort_share(phones: int, asked: float, rounds: int) -> float:
     return min(1.0, max(asked, mean / phones))
 
 
-def _require_enough(phones: int, held: int) -> None:
+def require_enough(data: Dataset) -> None:
+    """InputError where fewer phones than the minimum cohort would train, or be evaluated on."""
+    held = int(data.holdout.sum())
+    phones = data.phones - held
     if phones < MIN_COHORT:
         raise InputError(
             f"{phones + held} phones leave {phones} to train on, below the minimum cohort of {MIN_COHORT}; "

@@ -1,0 +1,120 @@
+"""From options to a plan, or one sentence why not."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from model.errors import InputError, PolicyError
+from model.privacy.accountant import epsilon, released
+from model.risk.schema import Feature, Schema
+from simulation.dataset import Dataset, holdout_by_id, holdout_share
+from simulation.planning import MIN_COHORT, Options, build_plan, cohort_share
+from simulation.small import small_dataset
+
+NOW = 1_790_000_000
+DATA = small_dataset(600)
+
+
+def phones_of(phones: int, holdout: int, feature: str = "a") -> Dataset:
+    held = np.arange(phones) < holdout
+    return Dataset(
+        Schema("t", "1", (Feature(feature),)),
+        np.arange(phones, dtype=np.uint64),
+        np.arange(phones + 1, dtype=np.int64),
+        np.zeros((phones, 1), np.float32),
+        (np.arange(phones) % 2).astype(np.float32),
+        {},
+        held,
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"epsilon": 1.0, "noise": 2.0}, ["--epsilon and --noise", "one of them"]),
+        ({"epsilon": 0.0}, ["--epsilon 0"]),
+        ({"epsilon": 1e-9}, ["--epsilon 1e-09"]),
+        ({"epsilon": -1.0}, ["--epsilon -1"]),
+        ({"epsilon": math.nan}, ["--epsilon nan"]),
+        ({"epsilon": 101.0}, ["--epsilon 101"]),
+        ({"noise": -1.0}, ["--noise -1"]),
+        ({"noise": math.inf}, ["--noise inf"]),
+        ({"noise": math.nan}, ["--noise nan"]),
+        ({"noise": 1e-200}, ["--noise 1e-200"]),
+        ({"noise": 1e300}, ["--noise 1e+300"]),
+        ({"rounds": 0}, ["--rounds 0"]),
+        ({"rounds": 1001}, ["--rounds 1001"]),
+        ({"participation": 0.0}, ["--participation 0"]),
+        ({"participation": 1.5}, ["--participation 1.5"]),
+        ({"participation": math.nan}, ["--participation nan"]),
+        ({"model": "forest"}, ["--model 'forest'", "additive or mlp"]),
+        ({"seed": -1}, ["--seed -1"]),
+        ({"seed": 2**64}, ["--seed"]),
+    ],
+)
+def test_options_out_of_range(options: dict[str, object], words: list[str]) -> None:
+    with pytest.raises(InputError) as caught:
+        Options(**options)  # type: ignore[arg-type]
+    for part in words:
+        assert part in str(caught.value)
+
+
+def test_the_default_plan_spends_its_budget_and_no_more() -> None:
+    plan = build_plan(DATA, Options(), unit="phone", now=NOW)
+    assert (plan.privacy.epsilon_budget, plan.participation, plan.rounds) == (1.5, 1.0, 20)
+    assert 1.49 < released(plan.privacy.charges, plan.privacy.delta) <= 1.5
+    assert {c.name for c in plan.privacy.charges} == {"knots", "training", "calibration", "evaluation"}
+    assert plan.simulation and plan.privacy.noise_source == "os"
+
+
+def test_less_epsilon_means_more_noise() -> None:
+    tight, loose = (build_plan(DATA, Options(epsilon=e), unit="row", now=NOW) for e in (0.5, 4.0))
+    for a, b in zip(tight.privacy.charges, loose.privacy.charges, strict=True):
+        assert a.noise_multiplier > b.noise_multiplier
+
+
+@pytest.mark.parametrize("noise", [0.3, 1.0, 15.0, 10_000.0])
+def test_a_noise_multiplier_is_taken_and_its_cost_is_the_budget(noise: float) -> None:
+    plan = build_plan(DATA, Options(noise=noise, rounds=5), unit="row", now=NOW)
+    training = next(c for c in plan.privacy.charges if c.name == "training")
+    assert training.noise_multiplier == noise
+    assert 0 < epsilon(plan.privacy.charges, plan.privacy.delta, split="train") <= plan.privacy.epsilon_budget
+
+
+def test_noise_0_is_off_and_charges_nothing() -> None:
+    plan = build_plan(DATA, Options(noise=0.0), unit="row", now=NOW)
+    assert (plan.privacy.mode, plan.privacy.charges) == ("off", ())
+
+
+def test_too_few_phones_to_train_on_or_to_evaluate_on() -> None:
+    with pytest.raises(InputError, match=r"40 phones leave 29 to train on.* 90"):
+        build_plan(phones_of(40, 11), Options(), unit="row", now=NOW)
+    with pytest.raises(InputError, match=r"100 phones leave 29 held out.* 90"):
+        build_plan(phones_of(100, 29), Options(), unit="row", now=NOW)
+    build_plan(phones_of(60, 30), Options(), unit="row", now=NOW)
+
+
+def test_ninety_phones_are_enough_as_the_sentence_promises() -> None:
+    sides = [holdout_by_id(np.arange(90, dtype=np.uint64), holdout_share(90), salt).sum() for salt in range(200)]
+    assert sum(30 <= held <= 60 for held in sides) >= 196
+
+
+def test_a_small_participation_rises_until_no_cohort_falls_short() -> None:
+    """The mean alone will not do: of binomial cohorts with mean 30, nearly half are below 30."""
+    phones, rounds = 400, 20
+    share = cohort_share(phones, 0.01, rounds)
+    draws = np.random.Generator(np.random.Philox(3)).binomial(phones, share, size=200_000)
+    assert draws.min() >= MIN_COHORT
+    control = np.random.Generator(np.random.Philox(3)).binomial(phones, MIN_COHORT / phones, size=1000)
+    assert (control < MIN_COHORT).mean() > 0.3
+    assert cohort_share(phones, 0.9, rounds) == 0.9
+    assert cohort_share(40, 0.01, rounds) == 1.0
+
+
+def test_a_forbidden_column_is_refused_by_the_policy() -> None:
+    with pytest.raises(PolicyError, match="contact_count"):
+        build_plan(phones_of(200, 50, "contact_count"), Options(), unit="row", now=NOW)
+    build_plan(phones_of(200, 50, "income"), Options(), unit="row", now=NOW)
