@@ -70,8 +70,9 @@ def one(job: Job) -> tuple[Job, Found]:
     request = Request(None, choice, options=options, farms=1)
     with tempfile.TemporaryDirectory() as folder, opened(Path(folder) / "run", {}) as place:
         source = Source(table.dataset, "row")
-        plan, signed = training.plan_of(place, source, options, int(time.time()))
-        result, _ = training.train(place, signed, plan, table.dataset, request, lambda stage, done, total: None)
+        table.dataset.save(place.data)
+        plan = training.plan_of(place, source, options, int(time.time()))
+        result, _ = training.train(place, plan, request, lambda stage, done, total: None)
     watchers = observers(plan.privacy.charges, plan.privacy.delta, plan.privacy.mode)
     exact = figures.exact(figures.network_of(result), result.platt, table.dataset.split()[1])
     charged = figures.charged(result, watchers)

@@ -58,6 +58,10 @@ class Checkpoint:
             raise RunError(f"{self._folder} holds two releases of one round; restore it from its backup")
         return found
 
+    def when(self, release: Release) -> float:
+        """When a release became durable, in Unix seconds by the folder's clock."""
+        return self._path(release.round).stat().st_mtime
+
     def drawing(self, phase: Phase) -> None:
         """Durably note that noise for this phase is about to be drawn."""
         _write(self._folder / f"drawing-{phase.round:05d}", phase.name.encode())

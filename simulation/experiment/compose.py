@@ -18,6 +18,7 @@ from simulation.experiment.lender import Lender
 from simulation.experiment.request import Progress, Request
 from simulation.experiment.sources import Source, prepare
 from simulation.experiment.workspace import Workspace, opened
+from simulation.planning import require_enough
 
 if TYPE_CHECKING:  # torch must come after the population's processes were forked
     from simulation.experiment.outcome import Outcome
@@ -45,9 +46,10 @@ def execute(
     with opened(out, request.to_dict(), overwrite=overwrite) as place:
         with clock("phones"):
             source = prepare(request, place.data, progress)
+            require_enough(source.data)
         lender = Lender(place.private / "lender", place.partial / "lender" / "book.sqlite")
         with _baselines(request, source, place) as bases, ThreadPoolExecutor(1) as pool:
-            card = pool.submit(lender.make)
+            card = pool.submit(lender.make if request.scored else bytes)
             outcome = _train_and_release(request, source, place, progress, clock, moment)
             return _lend_and_report(outcome, lender, card, bases, progress, clock)
 
@@ -78,16 +80,23 @@ def _train_and_release(
     from simulation.experiment import figures, releasing, training
     from simulation.experiment.outcome import Outcome
 
-    plan, signed = training.plan_of(place, source, request.options, now)
+    plan = training.plan_of(place, source, request.options, now)
     with clock("training"):
-        result, record = training.train(place, signed, plan, source.data, request, progress)
+        result, record = training.train(place, plan, request, progress)
+    notes = list(source.notes)
+    if request.grid == "superlink" and plan.privacy.noise_source != "os":
+        with clock("same model"):
+            gap = training.same_in_process(place, plan, result)
+        notes.append(
+            f"{request.farms} SuperNodes and this process end on the same model: weights differ by at most {gap:.1e}"
+        )
     with clock("release"):
         watchers = observers(plan.privacy.charges, plan.privacy.delta, plan.privacy.mode)
         held = source.data.split()[1]
         found = figures.exact(figures.network_of(result), result.platt, held)
         charged = figures.charged(result, watchers)
         released = releasing.release(place, result, charged, watchers, held.x, now)
-    return Outcome(request, source, place, plan, result, record, watchers, held, found, released, now)
+    return Outcome(request, source, place, plan, result, record, watchers, held, found, released, now, tuple(notes))
 
 
 def _lend_and_report(
@@ -110,7 +119,7 @@ def _lend_and_report(
         summary = writing.write(outcome, lent, known, clock.all)
     outcome.place.finish()
     home = outcome.place.kept / "phone"
-    notes = (*outcome.source.notes, *_raised(outcome), *outcome.released.verdict.reasons)
+    notes = (*outcome.notes, *_raised(outcome), *outcome.released.verdict.reasons)
     return Finished(outcome.place.out, summary, notes, home if home.exists() else None, lent.decisions)
 
 

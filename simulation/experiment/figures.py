@@ -139,7 +139,7 @@ def _rounds(result: Result, found: Exact, record: Record, held: Dataset) -> list
     network = network_of(result)
     rows = []
     for number in range(1, plan.rounds + 1):
-        norms = np.concatenate(record.norms.get(number, [np.zeros(0)]))
+        norms = np.concatenate([np.zeros(0), *record.norms.get(number, [])])
         row: dict[str, Any] = {"round": number, "phones": record.replied.get(number)}
         if len(norms):
             row["norm_quantiles"] = [float(q) for q in np.quantile(norms, [0.05, 0.25, 0.5, 0.75, 0.95])]

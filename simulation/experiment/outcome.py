@@ -31,3 +31,4 @@ class Outcome:
     found: Exact
     released: Released
     now: int
+    notes: tuple[str, ...]

@@ -1,99 +1,150 @@
-"""Train a plan on Flower: sign it, give every farm its phones, run the ServerApp, keep what a reviewer may look at."""
+"""Train a plan on Flower, in process or over a SuperLink: the same workspace, the same apps, the same releases."""
 
 from __future__ import annotations
 
+import shutil
 import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fl_client.app import Trust, make_client_app
-from fl_client.phones import Task
-from fl_server.app import Result, run
-from fl_server.budget import Budget
+from fl_server import rounds
+from fl_server.app import Result, result_of
+from fl_server.checkpoint import Checkpoint
 from fl_server.keys import KeyRing, replace_file
 from fl_server.rounds import Release, State
-from model.contract.envelope import Signed, SigningKey, sign
-from model.contract.plan import DOMAIN, TrainingPlan
-from simulation.dataset import Dataset
-from simulation.engine.batched import BatchedEngine
-from simulation.engine.protocol import Trained
+from model.contract.envelope import SigningKey
+from model.contract.plan import TrainingPlan
 from simulation.experiment.request import Progress, Request
 from simulation.experiment.sources import Source
 from simulation.experiment.workspace import LEDGER, Workspace
-from simulation.farm import Farm
-from simulation.grid import InProcessGrid, identity
+from simulation.federate import federate
 from simulation.planning import Options, build_plan
+from simulation.superlink import run_deployed
+from simulation.workspace import Workspace as Federation
 
-SAMPLED = 8  # phones whose stages a reviewer may look at, from the first farm
+SAMPLED = 8  # phones a farm whose stages a reviewer may look at
+PROJECT = Path(__file__).resolve().parents[2]
+POLL_SECONDS = 0.5
 
 
 @dataclass
 class Record:
-    """What the farms saw of single phones, by round (simulation_only): norms before clipping, and a few updates."""
+    """By round: when it closed, who replied, the server's model so far; and, simulation_only, norms before clipping
+    and the first phones' updates before and after clip and encode."""
 
-    norms: dict[int, list[NDArray[np.float64]]] = field(default_factory=dict)
+    norms: dict[int, list[NDArray[np.float32]]] = field(default_factory=dict)
     sample: dict[int, tuple[NDArray[np.float64], NDArray[np.int64]]] = field(default_factory=dict)
     iterates: dict[int, NDArray[np.float64]] = field(default_factory=dict)
     seconds: dict[int, float] = field(default_factory=dict)
     replied: dict[int, int] = field(default_factory=dict)
 
-    def note(self, task: Task, trained: Trained) -> None:
-        """One farm's round."""
-        self.norms.setdefault(task.round, []).append(trained.norms)
-        if len(trained.raw):
-            self.sample.setdefault(task.round, (trained.raw, trained.units))
+
+def federation_of(place: Workspace) -> Federation:
+    """The folder that server and farms share while the run works."""
+    return Federation(place.federation)
 
 
 def keys_of(place: Workspace) -> tuple[SigningKey, SigningKey]:
-    """The coordinator's and the reviewer's plan keys; the demo makes both itself, and says so."""
+    """The coordinator's and the reviewer's plan keys; a simulated run makes both itself."""
     ring = KeyRing(place.private / "keys")
     return ring.ensure("coordinator"), ring.ensure("reviewer")
 
 
-def plan_of(place: Workspace, source: Source, options: Options, now: int) -> tuple[TrainingPlan, Signed]:
-    """The plan and its signed form, written to the run once; a resumed run takes the one that is there."""
-    path = place.partial / "plan.cbor"
-    if not path.exists():
+def plan_of(place: Workspace, source: Source, options: Options, now: int) -> TrainingPlan:
+    """The plan, signed and written once; a resumed run takes the one that is there."""
+    shared = federation_of(place)
+    if not (place.partial / "plan.cbor").exists():
         plan = build_plan(source.data, options, unit=source.unit, now=now)
-        replace_file(path, sign(DOMAIN, plan.to_dict(), list(keys_of(place))).to_bytes())
-    signed = Signed.from_bytes(path.read_bytes())
-    trust = trust_of(place)
-    return trust.plan_of(signed.to_bytes()), signed
+        shared.prepare(source.data, plan, keys_of(place))
+        replace_file(place.partial / "plan.cbor", shared.signed().to_bytes())
+    return shared.trust().plan_of(shared.signed().to_bytes())
 
 
-def trust_of(place: Workspace) -> Trust:
-    """What the farms believe: both keys, both required."""
-    keys = keys_of(place)
-    return Trust({key.keyid: key.public_bytes for key in keys}, tuple(key.keyid for key in keys))
-
-
-def train(
-    place: Workspace, signed: Signed, plan: TrainingPlan, data: Dataset, request: Request, progress: Progress
-) -> tuple[Result, Record]:
-    """Run or resume the plan in process. BudgetError, RoundError, RunError in one sentence."""
-    record, trust, farms = Record(), trust_of(place), request.farms
-    nodes = {
-        number: Farm(data.part(number, farms), BatchedEngine(), record.note, SAMPLED if number == 0 else 0)
-        for number in range(farms)
-    }
-    app = make_client_app(lambda context: nodes[int(context.node_config["partition-id"])], lambda context: trust)
-    grid = InProcessGrid(app, [{"partition-id": number, "num-partitions": farms} for number in range(farms)])
-    last = time.perf_counter()
+def train(place: Workspace, plan: TrainingPlan, request: Request, progress: Progress) -> tuple[Result, Record]:
+    """Run or resume the plan; publish releases and ledger. BudgetError, RoundError, RunError in one sentence."""
+    shared = federation_of(place)
 
     def closed(release: Release, state: State) -> None:
-        nonlocal last
-        record.seconds[release.round], last = time.perf_counter() - last, time.perf_counter()
-        record.replied[release.round] = release.phones
-        if state.iterate is not None and release.kind == "train":
-            record.iterates[release.round] = state.iterate.result
         progress("rounds", release.round, plan.rounds + 2)
 
-    with identity(1), budget_of(place, plan) as budget:
-        return run(grid, signed, budget, place.rounds, on_progress=closed), record
+    try:
+        if request.grid == "superlink":
+            with _watched(shared, lambda number: progress("rounds", number, plan.rounds + 2)):
+                run_deployed(PROJECT, shared, place.private / "flower", request.farms)
+        else:
+            federate(shared, nodes=request.farms, sample=SAMPLED, on_progress=closed)
+    finally:
+        _publish(place, shared)
+    return finished(shared, plan)
 
 
-def budget_of(place: Workspace, plan: TrainingPlan) -> Budget:
-    """The run's durable ε ledger."""
-    return Budget(place.partial / LEDGER, plan)
+def finished(shared: Federation, plan: TrainingPlan) -> tuple[Result, Record]:
+    """Result and record of a federation whose releases are all there, by replaying them."""
+    with Checkpoint(shared.releases, plan.digest) as checkpoint:
+        releases = checkpoint.releases()
+    record, state, before = Record(), State(), 0.0
+    for release in releases:
+        state = rounds.close(plan, state, release)
+        if release.kind == "train" and state.iterate is not None:
+            record.iterates[release.round] = state.iterate.result
+            record.replied[release.round] = release.phones
+            record.seconds[release.round] = checkpoint.when(release) - before
+        before = checkpoint.when(release)
+    _simulation_only(shared.folder / "simulation_only", record)
+    return result_of(plan, state, tuple(releases)), record
+
+
+def same_in_process(place: Workspace, plan: TrainingPlan, result: Result) -> float:
+    """max |weight difference| to the same plan run in this process, meaningful where its noise is seeded for a test."""
+    beside = Federation(place.private / "beside")
+    shutil.rmtree(beside.folder, ignore_errors=True)
+    beside.folder.mkdir()
+    (beside.folder / "data").symlink_to(place.data)
+    shared = federation_of(place)
+    for name in ("plan.cbor", "trust.cbor"):
+        shutil.copy2(shared.folder / name, beside.folder / name)
+    other = federate(beside)
+    shutil.rmtree(beside.folder)
+    return float(np.abs(other.theta - result.theta).max())
+
+
+def _publish(place: Workspace, shared: Federation) -> None:
+    """What of the federation belongs to the run: noised sums and the ε ledger."""
+    shutil.rmtree(place.rounds, ignore_errors=True)
+    if shared.releases.exists():
+        shutil.copytree(shared.releases, place.rounds, ignore=shutil.ignore_patterns("lock"))
+    for path in shared.folder.glob(f"{LEDGER}*"):
+        replace_file(place.partial / path.name, path.read_bytes())
+
+
+def _simulation_only(folder: Path, record: Record) -> None:
+    for path in sorted(folder.glob("round-*-farm-*.npz")):
+        number = int(path.name.split("-")[1])
+        with np.load(path, allow_pickle=False) as kept:
+            record.norms.setdefault(number, []).append(kept["norms"])
+            if len(kept["raw"]):
+                record.sample.setdefault(number, (kept["raw"], kept["units"]))
+
+
+@contextmanager
+def _watched(shared: Federation, step: Callable[[int], None]) -> Iterator[None]:
+    """Progress of a run in other processes, told by the releases that appear."""
+    over = False
+
+    def watch() -> None:
+        while not over:
+            step(max(len(list(shared.releases.glob("release-*.cbor"))) - 1, 0))
+            time.sleep(POLL_SECONDS)
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(watch)
+        try:
+            yield
+        finally:
+            over = True

@@ -54,14 +54,19 @@ class Workspace:
         return self.partial / "rounds"
 
     @property
+    def federation(self) -> Path:
+        """What server and farms share while they train; gone once the run is whole."""
+        return self.private / "federation"
+
+    @property
     def data(self) -> Path:
         """The phones' rows while the run needs them."""
-        return self.private / "data"
+        return self.federation / "data"
 
     def finish(self) -> None:
         """Make the run visible under its name; an earlier run there, which was to be replaced, goes last."""
         (self.private / REQUEST).unlink(missing_ok=True)
-        shutil.rmtree(self.data, ignore_errors=True)
+        shutil.rmtree(self.federation, ignore_errors=True)
         older = [_replace(self.private, self.kept), _replace(self.partial, self.out)]
         for folder in older:
             shutil.rmtree(folder, ignore_errors=True)
@@ -115,7 +120,7 @@ def _lock(path: Path, out: Path) -> int:
 
 def _leave(place: Workspace) -> None:
     """Nothing to resume and nothing spent: a refused run leaves no folder, so a mended command starts afresh."""
-    if place.partial.exists() and not (place.partial / LEDGER).exists():
+    if place.partial.exists() and not (place.federation / LEDGER).exists():
         shutil.rmtree(place.partial, ignore_errors=True)
         shutil.rmtree(place.private, ignore_errors=True)
 

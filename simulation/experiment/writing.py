@@ -37,11 +37,10 @@ def write(
 
 
 def engine_of(outcome: Outcome) -> dict[str, Any]:
-    """Which engine trained, and phone-updates a second over the training rounds (null where a run was resumed)."""
-    rounds = range(1, outcome.plan.rounds + 1)
-    spent = [outcome.record.seconds[number] for number in rounds if number in outcome.record.seconds]
-    updates = sum(outcome.record.replied.get(number, 0) for number in rounds)
-    rate = round(updates / sum(spent), 1) if spent and sum(spent) > 0 else None
+    """Which engine trained, and phone-updates a second in the median round, everything a round does included."""
+    numbers = sorted(outcome.record.seconds)[1:]  # the first round also prepares the phones' inputs
+    rates = [outcome.record.replied[n] / max(outcome.record.seconds[n], 1e-9) for n in numbers]
+    rate = round(float(np.median(rates)), 1) if rates else None
     return {"name": "batched", "updates_per_second": rate, "farms": outcome.request.farms, "grid": outcome.request.grid}
 
 
