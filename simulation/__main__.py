@@ -141,7 +141,7 @@ def main() -> None:
     """The console script: one sentence for a person's mistake, a clean end on Ctrl-C, never a traceback for either."""
     signal.signal(signal.SIGTERM, _stop)
     try:
-        code = app(standalone_mode=False)
+        code = app(prog_name="pocketscore", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError:
         code = REFUSED  # the help is printed already
     except click.ClickException as error:

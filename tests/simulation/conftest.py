@@ -17,7 +17,7 @@ from simulation.experiment.compose import Finished, execute
 from simulation.experiment.request import Request
 from simulation.planning import Options
 
-NOW = 1_800_000_000
+BAR = "━━━"
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Said:
     @property
     def sentence(self) -> str:
         """The one line of a refusal; more than one, or a traceback, fails here."""
-        lines = [line for line in self.err.splitlines() if line.strip()]
+        lines = [line for line in self.err.splitlines() if line.strip() and BAR not in line]
         assert self.code == 2 and len(lines) == 1 and lines[0].startswith("✗ "), self
         assert "Traceback" not in self.err and self.out == ""
         return lines[0]
@@ -69,7 +69,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """1,500 made-up phones, so little noise that this seed's model passes the gate, ten phones scored."""
     out = tmp_path_factory.mktemp("whole") / "run"
     options = Options(epsilon=100.0, rounds=3, seed=7)
-    return execute(Request(1500, options=options, scored=10, baselines=False), out, lambda *step: None, now=NOW)
+    return execute(Request(1500, options=options, scored=10, baselines=False), out, lambda *step: None)
 
 
 def left(folder: Path) -> list[str]:
