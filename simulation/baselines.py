@@ -25,6 +25,7 @@ STRENGTHS = (0.003, 0.01, 0.03, 0.1, 0.3)  # scikit-learn's C
 FOLDS = 3
 SILOS = 5
 MIN_SILO_BAD = 5
+ENOUGH_TO_STOP = 20  # of each class, so that the tenth set aside to stop early has some of both
 Matrix = NDArray[np.float32]
 Rows = tuple[Matrix, NDArray[np.float32], NDArray[np.float64]]
 
@@ -117,17 +118,20 @@ def _fit(inputs: Matrix, rows: Rows, strength: float) -> LogisticRegression:
     return LogisticRegression(C=strength, max_iter=300, tol=1e-3).fit(inputs, rows[1], sample_weight=rows[2])
 
 
-def _boosting(train: Dataset, held: Dataset, seed: int) -> float:
+def _boosting(train: Dataset, held: Dataset, seed: int) -> float | None:
+    if np.isnan(train.x).all():
+        return None
     model = HistGradientBoostingClassifier(
         learning_rate=0.06,
         max_iter=200,
         max_leaf_nodes=15,
         l2_regularization=1.0,
-        early_stopping=True,
+        early_stopping=bool(min(train.y.sum(), len(train.y) - train.y.sum()) >= ENOUGH_TO_STOP),
         random_state=seed,
     )
-    model.fit(train.x, train.y, sample_weight=row_weights(train))
-    return float(auc(model.decision_function(held.x), held.y))
+    known = ~np.isnan(train.x).all(0)  # scikit-learn cannot bin a column without a value
+    model.fit(train.x[:, known], train.y, sample_weight=row_weights(train))
+    return float(auc(model.decision_function(held.x[:, known]), held.y))
 
 
 def _silo_of(train: Dataset, column: str | None) -> NDArray[np.int64]:

@@ -1,0 +1,127 @@
+"""What the same rows allow without privacy: the central model, boosting and silos."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from model.risk.schema import Feature, Schema
+from simulation.baselines import (
+    Baselines,
+    baselines,
+    choose,
+    design,
+    exact_knots,
+    main,
+    plain,
+    row_weights,
+)
+from simulation.dataset import Dataset, holdout_by_id
+from simulation.small import small_dataset
+
+PLAIN = small_dataset(500)
+DATA = replace(PLAIN, protected={"region": np.where(np.arange(PLAIN.phones) % 3 == 0, "north", "south")})
+
+
+def phones(x: np.ndarray, y: np.ndarray, held: np.ndarray) -> Dataset:
+    count = len(y)
+    schema = Schema("t", "1", tuple(Feature(f"f{j}") for j in range(x.shape[1])))
+    ids, offsets = np.arange(count, dtype=np.uint64), np.arange(count + 1, dtype=np.int64)
+    return Dataset(schema, ids, offsets, x.astype(np.float32), y.astype(np.float32), {}, held)
+
+
+@pytest.fixture(scope="module")
+def found() -> Baselines:
+    return baselines(DATA, knots=8, seed=0, silo_column="region")
+
+
+def test_signal_is_found_and_noise_is_not(found: Baselines) -> None:
+    assert found.central is not None and found.central > 0.6 and found.central_model in ("additive", "logistic")
+    assert found.boosting is not None and found.boosting > 0.55
+    shuffled = np.random.Generator(np.random.Philox(1)).permutation(DATA.y)
+    control = baselines(replace(DATA, y=shuffled), knots=8, seed=0)
+    assert control.central is not None and 0.3 < control.central < 0.6
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_one_class_on_either_side_has_no_figure(side: int) -> None:
+    y = DATA.y.copy()
+    y[np.repeat(DATA.holdout == bool(side), DATA.counts)] = 0
+    assert baselines(replace(DATA, y=y), knots=8, seed=0) == Baselines(None, None, None, None)
+
+
+@pytest.mark.parametrize("bad", [1, 3, 12])
+def test_few_defaults_columns_without_values_and_infinite_bounds_do_not_stop_it(bad: int) -> None:
+    random = np.random.Generator(np.random.Philox(bad))
+    x = np.column_stack([random.normal(size=200), np.full(200, np.nan), np.full(200, 7.0), random.normal(size=200)])
+    x[::5, 3] = np.finfo(np.float32).max
+    held = np.arange(200) < 60
+    y = np.zeros(200)
+    y[:2] = 1  # held out
+    y[60 : 60 + bad] = 1
+    found = baselines(phones(x, y, held), knots=16, seed=0)
+    assert found.central is not None and 0 <= found.central <= 1
+    assert found.boosting is not None
+
+
+def test_a_phone_weighs_one_however_many_rows_it_has() -> None:
+    weights = row_weights(DATA)
+    owner = np.repeat(np.arange(DATA.phones), DATA.counts)
+    sums = np.bincount(owner, weights, DATA.phones)
+    np.testing.assert_allclose(sums[DATA.counts > 0], 1.0)
+
+
+def test_the_design_is_hats_and_a_missing_flag() -> None:
+    knots = exact_knots(DATA, 8)
+    inputs = design(DATA.x, knots)
+    assert inputs.shape == (len(DATA.y), sum(len(v) + 1 for v in knots.values))
+    at = 0
+    for j, values in enumerate(knots.values[:4]):
+        hats, flag = inputs[:, at : at + len(values)], inputs[:, at + len(values)]
+        np.testing.assert_array_equal(flag, np.isnan(DATA.x[:, j]))
+        np.testing.assert_allclose(hats.sum(1), 1 - flag, atol=1e-5)
+        at += len(values) + 1
+
+
+def test_plain_inputs_are_standardised_by_training_rows_alone() -> None:
+    train, held = DATA.split()
+    inputs, count = plain(train.x, train.x), DATA.x.shape[1]
+    known = ~np.isnan(train.x)
+    for j in range(count):
+        assert abs(inputs[known[:, j], j].mean()) < 1e-3 and abs(inputs[known[:, j], j].std() - 1) < 1e-2
+    one = plain(held.x[:1], train.x)
+    np.testing.assert_array_equal(one, plain(held.x, train.x)[:1])
+
+
+def test_the_better_design_by_cross_validation_is_chosen() -> None:
+    train, _ = DATA.split()
+    rows = (train.x, train.y, row_weights(train))
+    useful, useless = plain(train.x, train.x), np.zeros((len(train.y), 1), np.float32)
+    assert choose({"useless": useless, "useful": useful}, rows, train, 0)[0] == "useful"
+
+
+def test_silos_follow_a_protected_column_as_they_do_in_a_process(
+    found: Baselines, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    DATA.save(tmp_path / "data")
+    main([str(tmp_path / "data"), "8", "0"])
+    by_share = json.loads(capsys.readouterr().out)
+    assert by_share.keys() == found.to_dict().keys()
+    assert {k: v for k, v in by_share.items() if k != "silo"} == {
+        k: v for k, v in found.to_dict().items() if k != "silo"
+    }
+    assert by_share["silo"] != found.silo and None not in (by_share["silo"], found.silo)
+
+
+def test_rows_that_say_nothing_have_no_boosting() -> None:
+    y, held = (np.arange(120) % 2).astype(float), np.arange(120) < 40
+    found = baselines(phones(np.full((120, 2), np.nan), y, held), knots=8, seed=0)
+    assert found.boosting is None and found.central == 0.5
+
+
+def test_the_holdout_of_these_tests_is_a_fifth() -> None:
+    assert 0.1 < holdout_by_id(DATA.ids).mean() < 0.3
