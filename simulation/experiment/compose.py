@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from model.errors import RunError
 from simulation.experiment.children import environment, python
 from simulation.experiment.lender import Lender
-from simulation.experiment.request import Progress, Request
+from simulation.experiment.request import Progress, Request, require_utf8
 from simulation.experiment.sources import Source, prepare
 from simulation.experiment.workspace import Workspace, opened
 from simulation.planning import require_enough
@@ -41,6 +41,7 @@ def execute(
     request: Request, out: Path, progress: Progress, *, overwrite: bool = False, now: int | None = None
 ) -> Finished:
     """Run `request` into `out`, or resume it. PocketScoreError in one sentence; `out` appears whole or not at all."""
+    require_utf8("--out", str(out))
     moment = int(time.time()) if now is None else now
     clock = Clock()
     with opened(out, request.to_dict(), overwrite=overwrite) as place:

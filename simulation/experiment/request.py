@@ -15,6 +15,14 @@ MAX_PHONES = 5_000_000
 Progress = Callable[[str, int, int], None]
 
 
+def require_utf8(option: str, text: str) -> None:
+    """InputError where a name holds a byte that no manifest, page or table could repeat."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{option} is {text!r}, which is not UTF-8; choose another name") from error
+
+
 @dataclass(frozen=True)
 class Request:
     """One run. Either `phones` synthetic phones or a `table`; `farms` Flower nodes share them.
@@ -38,6 +46,10 @@ class Request:
             raise InputError(f"--phones {self.phones} is outside 1 to {MAX_PHONES}; 20000 is a good start")
         if self.farms < 1 or self.scored < 0:
             raise InputError("--farms must be 1 or more and --score 0 or more; leave them out if unsure")
+        if self.table is not None:
+            told = {"data": self.table.path, **{n: v for n, v in vars(self.table).items() if n != "path"}}
+            for option, value in told.items():
+                require_utf8(f"--{option}", str(value))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values: the identity of a run, by which an interrupted one is known again."""

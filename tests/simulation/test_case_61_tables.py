@@ -160,6 +160,25 @@ def test_case_61_works(attempt: Attempt, name: str) -> None:
 
 
 @pytest.mark.integration
+def test_case_61_baselines_bear_an_empty_column_and_one_default(attempt: Attempt) -> None:
+    """They are fitted by default, in a process beside the run, which must not fail for a column or a rare outcome."""
+    rows = [[age, "", str(int(i % 50 == 0))] for i, (age, *_) in enumerate(rows_of(150))]
+    summary = attempt(text_of(rows), "--score", "0", "--baselines").summary
+    assert set(summary["auc"]) >= {"central", "boosting", "silo"}
+
+
+def test_case_61_names_that_are_not_utf8(attempt: Attempt) -> None:
+    odd = "caf\udce9"  # as Python reads the byte E9 on a command line
+    out, file = attempt.out, attempt.file
+    attempt.out = attempt.folder / "runs" / odd
+    say(attempt.refused(text_of(rows_of(120))), "--out", "not UTF-8")
+    attempt.out, attempt.file = out, attempt.folder / f"{odd}.csv"
+    say(attempt.refused(text_of(rows_of(120))), "--data", "not UTF-8")
+    attempt.file = file
+    say(attempt.refused(text_of(rows_of(120)), target=odd), "--target", "not UTF-8")
+
+
+@pytest.mark.integration
 def test_case_61_all_oddities_at_once_up_to_the_lender(attempt: Attempt) -> None:
     """Odd names and odd cells pass training, the ONNX file, the manifest, a phone and the lender."""
     names = ['what\'s, "it" \\ {0}', "  जगह with blanks ", "Zahlung [bold]€[/bold]", "always 3", "nothing", "sex", "id"]

@@ -17,7 +17,8 @@ SUMMARY: dict[str, Any] = {
     "phones": 1500,
     "epsilon": {
         "released_models": 1.5, "participation_viewer": 1.5, "coordinator": None,
-        "coordinator_reason": "it sees [sums]", "delta": 1e-5, "relation": "zero-out", "unit": "phone", "mode": "central", "noise_source": "os",
+        "coordinator_reason": "it sees [sums]", "delta": 1e-5, "relation": "zero-out", "unit": "phone",
+        "mode": "central", "noise_source": "os",
         "charges": [{"name": "training", "noise_multiplier": 5.35, "count": 20}],
     },
     "auc": {
