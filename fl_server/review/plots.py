@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from typing import Any, ParamSpec
@@ -233,7 +234,9 @@ def _whole(axes: Any, numbers: Sequence[int]) -> None:
 def _svg(figure: Any, name: str) -> str:
     """The SVG element alone: scaled by its box, ids of its own, so that several stand in one page."""
     held = io.StringIO()
-    figure.savefig(held, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    with warnings.catch_warnings():  # text stays text in the SVG, so a reader's own fonts draw what ours lacks
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        figure.savefig(held, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     text = held.getvalue()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :].strip(), flags=re.DOTALL)
     text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", text)
