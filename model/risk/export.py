@@ -83,7 +83,7 @@ def parity(network: RiskNetwork, platt: Platt, onnx_bytes: bytes, x: npt.NDArray
     worst = 0.0
     with torch.no_grad():
         for rows in np.array_split(np.asarray(x, np.float32), max(1, -(-len(x) // CHUNK))):
-            mine = torch.sigmoid(platt.slope * network(torch.from_numpy(rows)) + platt.intercept).numpy()
+            mine = platt.pd(network(torch.from_numpy(rows)).double().numpy())
             theirs = session.run([OUTPUTS[0]], {INPUT: rows})[0]
             worst = max(worst, float(np.abs(mine - theirs).max(initial=0.0)))
     return worst
@@ -106,7 +106,7 @@ def _additive(graph: _Graph, network: RiskNetwork, theta: Floats, platt: Platt) 
     present = _piecewise(graph, INPUT, curves)
     parts = graph.node("Where", graph.node("IsNaN", INPUT), np.array(missing), present, name=OUTPUTS[2])
     total = graph.node("ReduceSum", parts, np.array([1]), keepdims=0)
-    _scale(graph, graph.node("Add", total, np.float32(bias)))
+    _scale(graph, graph.node("Add", total, np.float32(bias)), platt)
 
 
 def _mlp(graph: _Graph, network: RiskNetwork, platt: Platt) -> None:
@@ -127,7 +127,7 @@ def _mlp(graph: _Graph, network: RiskNetwork, platt: Platt) -> None:
     logits = graph.node("Add", logits, np.float32(platt.slope * bias[0] + platt.intercept))
     first, rest = (graph.node("Slice", logits, *(np.array([n]) for n in ends)) for ends in ((0, 1, 1), (1, 1 << 31, 1)))
     graph.node("Sub", first, rest, name=OUTPUTS[2])
-    _scale(graph, graph.node("Squeeze", first, np.array([1])))
+    _scale(graph, graph.node("Squeeze", first, np.array([1])), platt)
 
 
 def _mlp_inputs(graph: _Graph, network: RiskNetwork) -> tuple[npt.NDArray[np.int64], str]:
@@ -184,8 +184,11 @@ def _piecewise(graph: _Graph, x: str, curves: list[tuple[Floats, Floats, float]]
     return graph.node("Add", risen, np.array([left for _, _, left in curves]))
 
 
-def _scale(graph: _Graph, logit: str) -> None:
-    """pd and score from the calibrated logit (N,)."""
+def _scale(graph: _Graph, logit: str, platt: Platt) -> None:
+    """pd and score from the scaled logit (N,), through the calibration's bends."""
+    if platt.places:
+        beyond = graph.node("Sub", graph.node("Unsqueeze", logit, np.array([1])), np.array(platt.places))
+        logit = graph.node("Add", logit, graph.node("MatMul", graph.node("Relu", beyond), np.array(platt.changes)))
     graph.node("Sigmoid", logit, name=OUTPUTS[0])
     raw = graph.node("Sub", np.float32(OFFSET), graph.node("Mul", logit, np.float32(FACTOR)))
     graph.node("Clip", raw, np.float32(LOWEST), np.float32(HIGHEST), name=OUTPUTS[1])

@@ -22,6 +22,7 @@ from model.risk.schema import Feature, Schema
 from model.risk.scorecard import points
 
 PLATT = Platt(1.3, -0.4)
+BENT = Platt(1.3, -0.4, (-1.5, -0.5, 0.8), (-0.5, 0.9, 0.4))
 KINDS = [(), (12,), (64, 32)]
 
 
@@ -32,12 +33,13 @@ def run(data, x):
     return dict(zip(OUTPUTS, session.run(list(OUTPUTS), {INPUT: x}), strict=True))
 
 
+@pytest.mark.parametrize("platt", [PLATT, BENT])
 @pytest.mark.parametrize("hidden", KINDS)
-def test_parity_on_ten_thousand_rows_with_missing_cells(hidden):
+def test_parity_on_ten_thousand_rows_with_missing_cells(hidden, platt):
     network = mixed_network(hidden)
-    data = export(network, PLATT, MIXED)
+    data = export(network, platt, MIXED)
     x = mixed_rows(10_000, seed=4, missing=0.2)
-    assert parity(network, PLATT, data, x) <= 1e-6
+    assert parity(network, platt, data, x) <= 1e-6
     assert parity(network, Platt(1.31, -0.4), data, x) > 1e-6  # control: another calibration is noticed
 
 

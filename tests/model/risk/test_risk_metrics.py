@@ -137,7 +137,7 @@ def test_calibration_equals_logistic_regression_on_cell_centers(random, slope, s
     y = (random.random(5000) < sigmoid(slope * z + shift)).astype(float)
     middle = CENTERS[np.clip(np.searchsorted(EDGES[1:-1], z, side="right"), 0, CELLS - 1)]
     theirs = LogisticRegression(C=np.inf, tol=1e-8).fit(middle[:, None], y)
-    mine = Platt.fit(logit_histogram(z, y))
+    mine = Platt.line(logit_histogram(z, y))
     assert mine.slope == pytest.approx(theirs.coef_[0, 0], abs=0.05)
     assert mine.intercept == pytest.approx(theirs.intercept_[0], abs=0.05)
 
@@ -149,9 +149,28 @@ def test_calibration_under_noise_lowers_ece():
     found = [Platt.fit(logit_histogram(z, y) + random.normal(0, 40, 2 * CELLS), noise_sd=40) for _ in range(20)]
     errors = [ece(platt.pd(z), y) for platt in found]
     assert np.mean(errors) < 0.02 < ece(sigmoid(z), y)
-    assert np.mean([p.slope for p in found]) == pytest.approx(1.7, abs=0.1)
     bare = [Platt.fit(logit_histogram(z, y) + random.normal(0, 40, 2 * CELLS)) for _ in range(20)]
-    assert np.std([p.slope for p in found]) < np.std([p.slope for p in bare])  # control: knowing the noise helps
+    assert np.mean(errors) < np.mean([ece(platt.pd(z), y) for platt in bare])  # control: knowing the noise helps
+    lines = [Platt.line(logit_histogram(z, y) + random.normal(0, 40, 2 * CELLS), noise_sd=40) for _ in range(20)]
+    assert np.mean([line.slope for line in lines]) == pytest.approx(1.7, abs=0.1)
+
+
+def test_bends_follow_a_curve_that_no_line_fits():
+    random = np.random.Generator(np.random.Philox(9))
+    z = random.normal(-1, 1.2, 24_000)
+    y = (random.random(24_000) < sigmoid(np.where(z < -1, 0.3 * (z + 1) - 1.5, 1.8 * (z + 1) - 1.5))).astype(float)
+    counts = logit_histogram(z, y) + random.normal(0, 7, 2 * CELLS)
+    line, bent = Platt.line(counts, noise_sd=7), Platt.fit(counts, noise_sd=7)
+    assert ece(bent.pd(z), y) < 0.01 < ece(line.pd(z), y)  # control: the line alone does not
+
+
+@given(st.lists(st.floats(-500, 5000), min_size=2 * CELLS, max_size=2 * CELLS), st.floats(0, 100))
+@settings(max_examples=50, deadline=None)
+def test_a_calibration_rises_everywhere(counts, noise):
+    logits = Platt.fit(counts, noise_sd=noise).logit(np.linspace(-12, 12, 400))
+    assert (np.diff(logits) > 0).all()
+    with pytest.raises(SchemaError, match="rising"):  # control: one that falls is refused
+        Platt(1.0, 0.0, (0.0,), (-1.5,))
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=2 * CELLS, max_size=2 * CELLS), st.floats(0, 1e6))
@@ -165,7 +184,7 @@ def test_calibration_of_any_counts_keeps_order(counts, noise):
 
 def test_calibration_lost_in_noise_changes_little_and_bad_input_is_refused():
     lost = Platt.fit(np.ones(2 * CELLS), noise_sd=1000)
-    assert (lost.slope, lost.intercept) == pytest.approx((1, 0), abs=0.01)
+    assert lost.logit(np.array([-2.0, 0, 2])) == pytest.approx([-2, 0, 2], abs=0.02)
     assert Platt.fit(-np.ones(2 * CELLS)) == Platt()
     for wrong in (np.ones(3), np.full(2 * CELLS, np.nan)):
         with pytest.raises(SchemaError, match="counts"):
