@@ -136,7 +136,7 @@ def document(rows: list[dict[str, float]], bases: dict[int, dict[str, float]], d
         "default was chosen on this table (ADR 2). Exact AUC and ECE on held-out rows are simulation_only. Made by",
         "`make results`.",
         "",
-        f"Without privacy, on the {len(bases)} splits: central {means['central']:.4f}, boosting {means['boosting']:.4f}, "
+        f"Without privacy, {len(bases)} splits: central {means['central']:.4f}, boosting {means['boosting']:.4f}, "
         f"silo of 1,200 rows {means['silo']:.4f}.",
         "",
         "| model | ε | charged | runs | AUC, mean ± 95 % | gap to central, paired ± 95 % | ECE, mean | ECE, worst |",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,8 +17,9 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, 
 from flwr.clientapp import ClientApp
 
 from fl_client.answers import answer_size
+from fl_client.egress import Egress, MemoryEgress
 from fl_client.phones import Partial, Phone, Phones, Task
-from model.canonical import decode, encode
+from model.canonical import decode
 from model.contract.envelope import Signed, verify
 from model.contract.plan import DOMAIN, TrainingPlan
 from model.contract.update import PARTIAL_SCHEMA, PartialHeader, TaskHeader, check_vector
@@ -61,11 +63,17 @@ def _believed(data: bytes, keyring: tuple[tuple[str, bytes], ...], required: tup
     return plan
 
 
-def make_client_app(load: Callable[[Context], Phones], trust: Callable[[Context], Trust]) -> ClientApp:
-    """A ClientApp over the phones that `load` finds for a node, and the keys that `trust` finds.
+def make_client_app(
+    load: Callable[[Context], Phones],
+    trust: Callable[[Context], Trust],
+    door: Callable[[Context], Egress] = lambda context: MemoryEgress(int(time.time())),
+) -> ClientApp:
+    """A ClientApp over the phones that `load` finds for a node, the keys that `trust` finds, and their `door`.
 
-    It answers "train" and the queries "knots", "calibrate" and "evaluate" with one int64 vector and a header of
-    counts, and nothing else. A refusal is an error reply with the name of the error's class; its sentence is logged.
+    Every answer leaves through the egress, which checks it against its closed schema and byte budget and records it;
+    a device's own keeps the ledger, a farm's is in memory. "train" and the queries "knots", "calibrate" and
+    "evaluate" are answered with one int64 vector and a header of counts, and nothing else. A refusal is an error
+    reply with the name of the error's class; its sentence is logged.
     """
     app = ClientApp()
 
@@ -74,7 +82,7 @@ def make_client_app(load: Callable[[Context], Phones], trust: Callable[[Context]
             try:
                 task = read_task(message.content, trust(context), kind)
                 partial = load(context).partial(task)
-                return Message(write_partial(task, partial), reply_to=message)
+                return Message(write_partial(task, partial, door(context)), reply_to=message)
             except PocketScoreError as error:
                 # The sentence may speak of this phone, so it stays here; the coordinator learns its kind.
                 log.warning("refused a %s task: %s", kind, error)
@@ -88,11 +96,13 @@ def make_client_app(load: Callable[[Context], Phones], trust: Callable[[Context]
     return app
 
 
-def make_phone_app(phone: Callable[[Context], Phone], trust: Callable[[Context], Trust]) -> ClientApp:
-    """The field's ClientApp: the node's one phone, as `phone` reads it from the device when it is asked."""
+def make_phone_app(
+    phone: Callable[[Context], Phone], trust: Callable[[Context], Trust], door: Callable[[Context], Egress]
+) -> ClientApp:
+    """The field's ClientApp: the node's one phone and its door, as the device gives them when it is asked."""
     from fl_client.single import OnePhone  # torch: a farm's process does without (ADR 0054)
 
-    return make_client_app(lambda context: OnePhone(phone(context)), trust)
+    return make_client_app(lambda context: OnePhone(phone(context)), trust, door)
 
 
 def read_task(content: RecordDict, trust: Trust, kind: str) -> Task:
@@ -111,19 +121,17 @@ def read_task(content: RecordDict, trust: Trust, kind: str) -> Task:
     return Task(kind, header.round, plan, knots, _read_flat(array))
 
 
-def write_partial(task: Task, partial: Partial) -> RecordDict:
-    """The reply: header and vector. UpdateError, and nothing leaves, where the topology's count is broken."""
+def write_partial(task: Task, partial: Partial, door: Egress) -> RecordDict:
+    """The reply, out through `door`: header and vector. UpdateError where the topology's count is broken, EgressError
+    where the egress refuses; nothing leaves then."""
     if task.plan.topology == "field" and partial.phones != 1:
         raise UpdateError(f"a field node answers for one phone, not {partial.phones}; run farms under a farm plan")
     dim = answer_size(task)
     vector = check_vector(partial.sum, dim, float("inf"))
     header = PartialHeader(PARTIAL_SCHEMA, task.plan.digest, task.round, task.kind, partial.phones, dim)
-    return RecordDict(
-        {
-            "partial": ConfigRecord({"header": encode(header.to_dict())}),
-            "sum": ArrayRecord({"sum": Array(np.ascontiguousarray(vector))}),
-        }
-    )
+    head, body = door.partial(header.to_dict(), np.ascontiguousarray(vector, dtype="<i8").tobytes())
+    leaving = np.frombuffer(body, dtype="<i8").astype(np.int64)
+    return RecordDict({"partial": ConfigRecord({"header": head}), "sum": ArrayRecord({"sum": Array(leaving)})})
 
 
 def _has(content: RecordDict, configs: Mapping[str, set[str]], arrays: Mapping[str, set[str]]) -> bool:

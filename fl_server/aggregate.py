@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from fl_server.analytics import noisy_grid
 from model.contract.plan import ServerOptimiser, TrainingPlan
 from model.errors import RoundError
 from model.privacy.mechanism import GaussianRelease
-from model.privacy.noise import ByteSource, discrete_gaussian, grid_sigma
+from model.privacy.noise import ByteSource
 from model.risk.precondition import Preconditioner
 
 Vector = NDArray[np.float64]
@@ -35,7 +36,7 @@ def noised(
     """The release: the sum plus discrete Gaussian noise of the charge on the same grid; no charge, no noise."""
     if charge is None or charge.noise_multiplier == 0:
         return total.copy()
-    return total + discrete_gaussian(float(grid_sigma(charge, scale)), total.size, source)
+    return noisy_grid(total, charge, source, scale)
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ class Workspace:
         (self.folder / "nodes").write_text(str(nodes))
 
     def prepare(self, data: Dataset, plan: TrainingPlan, keys: Sequence[SigningKey]) -> None:
-        """Save the dataset unless it is there, sign the plan with `keys` (coordinator, reviewer), note whom to trust."""
+        """Save the dataset unless it is there; sign the plan by `keys` (coordinator, reviewer); note whom to trust."""
         if not (self.folder / "data").exists():
             data.save(self.folder / "data")
         (self.folder / "plan.cbor").write_bytes(sign(DOMAIN, plan.to_dict(), keys).to_bytes())

@@ -14,13 +14,22 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricR
 
 from fl_client.answers import answer_size
 from fl_client.app import Trust, make_phone_app, read_task, write_partial
+from fl_client.egress import MemoryEgress
 from fl_client.phones import Partial, Phone, Task
 from fl_client.single import OnePhone
 from model.canonical import encode
 from model.contract.envelope import SigningKey, sign
 from model.contract.plan import DOMAIN, TrainingPlan
 from model.contract.update import TASK_SCHEMA
-from model.errors import ContractError, PocketScoreError, PolicyError, RoundError, SignatureError, UpdateError
+from model.errors import (
+    ContractError,
+    EgressError,
+    PocketScoreError,
+    PolicyError,
+    RoundError,
+    SignatureError,
+    UpdateError,
+)
 from model.risk.knots import Knots, rows_histogram
 from simulation.grid import identity
 from simulation.small import small_dataset, small_plan
@@ -114,17 +123,17 @@ def task_of(kind: str, plan: TrainingPlan = PLAN, flat: np.ndarray | None = None
 
 def test_a_field_node_refuses_any_count_but_one() -> None:
     task = task_of("train", replace(PLAN, topology="field"))
-    good = write_partial(task, Partial(1, np.zeros(DIMENSION, dtype=np.int64)))
+    good = write_partial(task, Partial(1, np.zeros(DIMENSION, dtype=np.int64)), MemoryEgress(0))
     assert set(good) == {"partial", "sum"}
     for count in (0, 2):
         with pytest.raises(UpdateError, match="one phone"):
-            write_partial(task, Partial(count, np.zeros(DIMENSION, dtype=np.int64)))
+            write_partial(task, Partial(count, np.zeros(DIMENSION, dtype=np.int64)), MemoryEgress(0))
 
 
 @pytest.mark.parametrize("values", [np.zeros(1, dtype=np.int64), np.zeros(DIMENSION), np.zeros(DIMENSION, dtype=">i8")])
 def test_an_answer_of_another_form_does_not_leave(values: np.ndarray) -> None:
     with pytest.raises(UpdateError):
-        write_partial(task_of("train"), Partial(30, values))
+        write_partial(task_of("train"), Partial(30, values), MemoryEgress(0))
 
 
 @pytest.mark.parametrize("kind", ["knots", "train", "calibrate", "evaluate"])
@@ -146,7 +155,8 @@ def test_a_phone_of_the_other_split_looks_absent() -> None:
 
 
 def test_the_phone_app_answers_or_names_the_class_of_its_refusal() -> None:
-    app = make_phone_app(lambda context: Phone(DATA.x[:2], DATA.y[:2], 7), lambda context: TRUST)
+    door = MemoryEgress(0)
+    app = make_phone_app(lambda context: Phone(DATA.x[:2], DATA.y[:2], 7), lambda context: TRUST, lambda context: door)
     replies = []
     with identity(2):
         for kind in ("train", "query.evaluate"):
@@ -154,6 +164,20 @@ def test_the_phone_app_answers_or_names_the_class_of_its_refusal() -> None:
             replies.append(app(Message(content, 2, kind), Context(1, 2, {}, RecordDict(), {})))
     assert replies[0].content.array_records["sum"]["sum"].numpy().any()
     assert replies[1].error.reason == "UpdateError"
+    sent = replies[0].content
+    size = len(sent.config_records["partial"]["header"]) + 8 * DIMENSION
+    assert door.summary() == {"update/1": {"messages": 1, "bytes": size}}  # the refusal left nothing
+
+
+def test_an_answer_that_the_door_refuses_does_not_leave() -> None:
+    class Shut(MemoryEgress):
+        def _leave(self, *arguments: object) -> None:
+            raise EgressError("the door is shut; nothing left the phone")
+
+    app = make_phone_app(lambda context: Phone(DATA.x[:2], DATA.y[:2], 7), lambda context: TRUST, lambda c: Shut(0))
+    with identity(2):
+        reply = app(Message(message(kind="train"), 2, "train"), Context(1, 2, {}, RecordDict(), {}))
+    assert (reply.has_content(), reply.error.reason) == (False, "EgressError")
 
 
 def test_a_farms_process_loads_no_torch() -> None:

@@ -101,7 +101,7 @@ def test_no_answer_of_a_farm_holds_a_marker(tmp_path: Path, table: Table) -> Non
 
         def partial(self, task: Task) -> Partial:
             partial = self.farm.partial(task)
-            records = write_partial(task, partial)
+            records = write_partial(task, partial, MemoryEgress(NOW))
             answers.append(records.array_records["sum"]["sum"].data)
             answers.append(records.config_records["partial"]["header"])
             return partial
