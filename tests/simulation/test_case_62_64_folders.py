@@ -54,10 +54,18 @@ def start(running: list[subprocess.Popen[str]], out: Path, *options: str) -> sub
 def wait_for(process: subprocess.Popen[str], folder: Path, pattern: str, count: int) -> None:
     """Until `count` files match: what the test does next depends on them, and on nothing else."""
     deadline = time.monotonic() + 120
-    while len(list(folder.rglob(pattern))) < count:
+    while len(found(folder, pattern)) < count:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline, f"{pattern} did not appear"
         time.sleep(0.02)
+
+
+def found(folder: Path, pattern: str) -> list[Path]:
+    """What matches now; folders may be renamed while they are walked."""
+    try:
+        return list(folder.rglob(pattern))
+    except FileNotFoundError:
+        return []
 
 
 def lines_of(stderr: str) -> list[str]:

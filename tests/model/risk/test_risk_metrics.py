@@ -122,6 +122,26 @@ def test_ece_from_histogram_follows_the_exact_one_and_debiases_noise():
     plain = np.mean([ece_from_histogram(g, b, predicted, 80).value for g, b in noisy])
     debiased = np.mean([ece_from_histogram(g, b, predicted, 80, debias=True).value for g, b in noisy])
     assert abs(debiased - found.value) < abs(plain - found.value)
+
+
+@pytest.mark.parametrize(("shift", "low", "high"), [(0.0, 0.0, 0.03), (0.5, 0.05, 0.13)])
+def test_a_few_rows_do_not_make_a_calibrated_model_look_bad_nor_a_bad_one_good(shift, low, high):
+    random = np.random.Generator(np.random.Philox(12))
+    plain, debiased = [], []
+    for _ in range(60):
+        pd = random.uniform(0.05, 0.5, 800)
+        y = random.random(800) < sigmoid(np.log(pd / (1 - pd)) + shift)
+        cell = np.argsort(np.argsort(pd)) * 20 // 800
+        good, bad = np.bincount(cell, ~y, 20), np.bincount(cell, y, 20)
+        told = np.bincount(cell, pd, 20) / 40
+        plain.append(ece_from_histogram(good, bad, told).value)
+        debiased.append(ece_from_histogram(good, bad, told, debias=True).value)
+    assert low <= np.mean(debiased) <= high
+    assert np.mean(plain) > 0.03  # control: the plain figure cannot tell
+
+
+def test_ece_of_nothing_is_the_worst():
+    good, bad, predicted = np.ones(20), np.ones(20), np.full(20, 0.5)
     assert ece_from_histogram(good * 0, bad * 0, predicted).value == 1
 
 
