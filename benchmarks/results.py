@@ -57,9 +57,9 @@ def one(job: Job) -> tuple[Job, Found]:
 
     from model.privacy.accountant import observers
     from simulation.experiment import figures, training
+    from simulation.experiment.folder import opened
     from simulation.experiment.request import Request
     from simulation.experiment.sources import Source
-    from simulation.experiment.workspace import opened
     from simulation.planning import Options
     from simulation.table import TableChoice, read_table
 

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from model.errors import RunError
 from simulation.experiment.children import environment, python
+from simulation.experiment.folder import RunFolder, opened
 from simulation.experiment.lender import Lender
 from simulation.experiment.request import Progress, Request, require_utf8
 from simulation.experiment.sources import Source, prepare
-from simulation.experiment.workspace import Workspace, opened
 from simulation.planning import require_enough
 
 if TYPE_CHECKING:  # torch must come after the population's processes were forked
@@ -75,7 +75,7 @@ class Clock:
 
 
 def _train_and_release(
-    request: Request, source: Source, place: Workspace, progress: Progress, clock: Clock, now: int
+    request: Request, source: Source, place: RunFolder, progress: Progress, clock: Clock, now: int
 ) -> Outcome:
     from model.privacy.accountant import observers
     from simulation.experiment import figures, releasing, training
@@ -130,7 +130,7 @@ def _raised(outcome: Outcome) -> list[str]:
 
 
 @contextmanager
-def _baselines(request: Request, source: Source, place: Workspace) -> Iterator[Callable[[], dict[str, Any] | None]]:
+def _baselines(request: Request, source: Source, place: RunFolder) -> Iterator[Callable[[], dict[str, Any] | None]]:
     """Start the baselines beside the run; the call waits for them. They end with the block, whatever happens."""
     if not request.baselines:
         yield lambda: None

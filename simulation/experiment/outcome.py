@@ -9,11 +9,11 @@ from model.contract.plan import TrainingPlan
 from model.privacy.accountant import Observers
 from simulation.dataset import Dataset
 from simulation.experiment.figures import Exact
+from simulation.experiment.folder import RunFolder
 from simulation.experiment.releasing import Released
 from simulation.experiment.request import Request
 from simulation.experiment.sources import Source
 from simulation.experiment.training import Record
-from simulation.experiment.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Outcome:
 
     request: Request
     source: Source
-    place: Workspace
+    place: RunFolder
     plan: TrainingPlan
     result: Result
     record: Record

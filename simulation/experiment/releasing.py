@@ -20,7 +20,7 @@ from model.contract.release import EpsilonCard, ReleaseManifest, ScoreScale
 from model.privacy.accountant import Observers
 from model.risk.export import export, parity
 from simulation.experiment.figures import network_of
-from simulation.experiment.workspace import Workspace
+from simulation.experiment.folder import RunFolder
 
 LIFE = Lifetimes(timestamp=7 * DAY)  # long enough to go on with a demo for a week
 RELEASE_DAYS = 90
@@ -40,7 +40,7 @@ class Released:
 
 
 def release(
-    place: Workspace, result: Result, figures: ChargedFigures, observers: Observers, rows: NDArray[np.float32], now: int
+    place: RunFolder, result: Result, figures: ChargedFigures, observers: Observers, rows: NDArray[np.float32], now: int
 ) -> Released:
     """Export, judge, publish, log. A model the gate refuses is logged and not published."""
     plan, network = result.plan, network_of(result)
@@ -62,12 +62,12 @@ def release(
     return Released(verdict, figures, onnx, parity(network, result.platt, onnx, rows), manifest, published)
 
 
-def keyring(place: Workspace) -> KeyRing:
+def keyring(place: RunFolder) -> KeyRing:
     """All of the run's signing keys; a demo holds both sides' and says so."""
     return KeyRing(place.private / "keys")
 
 
-def write_public_keys(place: Workspace) -> None:
+def write_public_keys(place: RunFolder) -> None:
     """keys.json: each key's id and public half, by role. What vouches for it is the reviewer's own --root."""
     ring = keyring(place)
     keys = {name: ring.ensure(name) for name in KEY_NAMES}
@@ -75,7 +75,7 @@ def write_public_keys(place: Workspace) -> None:
     replace_file(place.partial / "keys.json", json.dumps(public, indent=2).encode())
 
 
-def lender_keyring(place: Workspace) -> dict[str, str]:
+def lender_keyring(place: RunFolder) -> dict[str, str]:
     """The two release keys, id to hex, as a lender is told to trust them."""
     keys = [keyring(place).ensure(name) for name in ("release", "reviewer")]
     return {key.keyid: key.public_bytes.hex() for key in keys}
@@ -111,7 +111,7 @@ def _manifest(
     )
 
 
-def _log(place: Workspace, result: Result, manifest: ReleaseManifest, published: Published | None, now: int) -> None:
+def _log(place: RunFolder, result: Result, manifest: ReleaseManifest, published: Published | None, now: int) -> None:
     """Plan, ε charges and release as entries of the run's Merkle log, under a signed head."""
     shutil.rmtree(place.partial / "log", ignore_errors=True)
     log = Log(place.partial / "log")

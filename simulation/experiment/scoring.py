@@ -20,12 +20,12 @@ from fl_client.scoring import MIN_OBSERVED_DAYS, OBSERVED_DAYS, Scorer
 from fl_client.trusted import TrustedRelease
 from model.errors import NoScore, RunError
 from simulation.dataset import Dataset
+from simulation.experiment.folder import RunFolder
 from simulation.experiment.lender import Lender, deliver
 from simulation.experiment.outcome import Outcome
 from simulation.experiment.releasing import lender_keyring
 from simulation.experiment.request import Progress, Request
 from simulation.experiment.sources import population_of
-from simulation.experiment.workspace import Workspace
 from simulation.population.generate import TODAY, events, events_range
 
 PURPOSE = "personal-loan"
@@ -149,7 +149,7 @@ def _row(data: Dataset, number: int) -> dict[str, float]:
     return {name: float(value) for name, value in zip(data.schema.names, row.tolist(), strict=True) if value == value}
 
 
-def leave_home(place: Workspace, request: Request, data: Dataset, root: bytes, card: bytes, now: int) -> Path:
+def leave_home(place: RunFolder, request: Request, data: Dataset, root: bytes, card: bytes, now: int) -> Path:
     """One device's home, synced and consented, to go on with after the run."""
     number = scorable(data)
     path = place.private / "phone"

@@ -20,13 +20,13 @@ from fl_server.keys import KeyRing, replace_file
 from fl_server.rounds import Release, State
 from model.contract.envelope import SigningKey
 from model.contract.plan import TrainingPlan
+from simulation.experiment.folder import LEDGER, RunFolder
 from simulation.experiment.request import Progress, Request
 from simulation.experiment.sources import Source
-from simulation.experiment.workspace import LEDGER, Workspace
 from simulation.federate import federate
 from simulation.planning import Options, build_plan
 from simulation.superlink import run_deployed
-from simulation.workspace import Workspace as Federation
+from simulation.workspace import Workspace
 
 SAMPLED = 8  # phones a farm whose stages a reviewer may look at
 PROJECT = Path(__file__).resolve().parents[2]
@@ -45,18 +45,18 @@ class Record:
     replied: dict[int, int] = field(default_factory=dict)
 
 
-def federation_of(place: Workspace) -> Federation:
+def federation_of(place: RunFolder) -> Workspace:
     """The folder that server and farms share while the run works."""
-    return Federation(place.federation)
+    return Workspace(place.federation)
 
 
-def keys_of(place: Workspace) -> tuple[SigningKey, SigningKey]:
+def keys_of(place: RunFolder) -> tuple[SigningKey, SigningKey]:
     """The coordinator's and the reviewer's plan keys; a simulated run makes both itself."""
     ring = KeyRing(place.private / "keys")
     return ring.ensure("coordinator"), ring.ensure("reviewer")
 
 
-def plan_of(place: Workspace, source: Source, options: Options, now: int) -> TrainingPlan:
+def plan_of(place: RunFolder, source: Source, options: Options, now: int) -> TrainingPlan:
     """The plan, signed and written once; a resumed run takes the one that is there."""
     shared = federation_of(place)
     if not (place.partial / "plan.cbor").exists():
@@ -66,7 +66,7 @@ def plan_of(place: Workspace, source: Source, options: Options, now: int) -> Tra
     return shared.trust().plan_of(shared.signed().to_bytes())
 
 
-def train(place: Workspace, plan: TrainingPlan, request: Request, progress: Progress) -> tuple[Result, Record]:
+def train(place: RunFolder, plan: TrainingPlan, request: Request, progress: Progress) -> tuple[Result, Record]:
     """Run or resume the plan; publish releases and ledger. BudgetError, RoundError, RunError in one sentence."""
     shared = federation_of(place)
 
@@ -84,7 +84,7 @@ def train(place: Workspace, plan: TrainingPlan, request: Request, progress: Prog
     return finished(shared, plan)
 
 
-def finished(shared: Federation, plan: TrainingPlan) -> tuple[Result, Record]:
+def finished(shared: Workspace, plan: TrainingPlan) -> tuple[Result, Record]:
     """Result and record of a federation whose releases are all there, by replaying them."""
     with Checkpoint(shared.releases, plan.digest) as checkpoint:
         releases = checkpoint.releases()
@@ -100,9 +100,9 @@ def finished(shared: Federation, plan: TrainingPlan) -> tuple[Result, Record]:
     return result_of(plan, state, tuple(releases)), record
 
 
-def same_in_process(place: Workspace, plan: TrainingPlan, result: Result) -> float:
+def same_in_process(place: RunFolder, plan: TrainingPlan, result: Result) -> float:
     """max |weight difference| to the same plan run in this process, meaningful where its noise is seeded for a test."""
-    beside = Federation(place.private / "beside")
+    beside = Workspace(place.private / "beside")
     shutil.rmtree(beside.folder, ignore_errors=True)
     beside.folder.mkdir()
     (beside.folder / "data").symlink_to(place.data)
@@ -114,7 +114,7 @@ def same_in_process(place: Workspace, plan: TrainingPlan, result: Result) -> flo
     return float(np.abs(other.theta - result.theta).max())
 
 
-def _publish(place: Workspace, shared: Federation) -> None:
+def _publish(place: RunFolder, shared: Workspace) -> None:
     """What of the federation belongs to the run: noised sums and the ε ledger."""
     shutil.rmtree(place.rounds, ignore_errors=True)
     if shared.releases.exists():
@@ -133,7 +133,7 @@ def _simulation_only(folder: Path, record: Record) -> None:
 
 
 @contextmanager
-def _watched(shared: Federation, step: Callable[[int], None]) -> Iterator[None]:
+def _watched(shared: Workspace, step: Callable[[int], None]) -> Iterator[None]:
     """Progress of a run in other processes, told by the releases that appear."""
     over = False
 

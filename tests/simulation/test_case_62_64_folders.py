@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from model.errors import InputError, RunError
-from simulation.experiment.workspace import LEDGER, Workspace, opened
+from simulation.experiment.folder import LEDGER, RunFolder, opened
 
 ROOT = Path(__file__).parents[2]
 REQUEST = {"phones": 300}
@@ -147,7 +147,7 @@ def test_case_63_interrupt_resumes(
     assert (first.returncode, printed) == (130, "")
     assert lines_of(said) == ["interrupted; the same command goes on where it stopped"]
     assert not out.exists()
-    place = Workspace(out)
+    place = RunFolder(out)
     before = {path.name: path.read_bytes() for path in place.rounds.glob("release-*.cbor")}
     ledger = (place.partial / LEDGER).read_bytes()
     assert 4 <= len(before) < 15 and ledger

@@ -23,7 +23,7 @@ LEDGER = "ledger.jsonl"
 
 
 @dataclass(frozen=True)
-class Workspace:
+class RunFolder:
     """`out` is what a person asked for; work happens in `partial`; nothing in `private` is ever published."""
 
     out: Path
@@ -73,13 +73,13 @@ class Workspace:
 
 
 @contextmanager
-def opened(out: Path, request: Mapping[str, Any], *, overwrite: bool = False) -> Iterator[Workspace]:
-    """The workspace of a run, locked while it works. What a run leaves before its first charge is removed.
+def opened(out: Path, request: Mapping[str, Any], *, overwrite: bool = False) -> Iterator[RunFolder]:
+    """The folders of a run, locked while it works. What a run leaves before its first charge is removed.
 
     InputError where `out` exists (unless `overwrite`) or cannot be written; RunError where another run works there,
     or an interrupted run with another request waits.
     """
-    place = Workspace(out.absolute())
+    place = RunFolder(out.absolute())
     try:
         _refuse_occupied(place.out, out, overwrite)
         place.out.parent.mkdir(parents=True, exist_ok=True)
@@ -118,14 +118,14 @@ def _lock(path: Path, out: Path) -> int:
         os.close(descriptor)
 
 
-def _leave(place: Workspace) -> None:
+def _leave(place: RunFolder) -> None:
     """Nothing to resume and nothing spent: a refused run leaves no folder, so a mended command starts afresh."""
     if place.partial.exists() and not (place.federation / LEDGER).exists():
         shutil.rmtree(place.partial, ignore_errors=True)
         shutil.rmtree(place.private, ignore_errors=True)
 
 
-def _prepare(place: Workspace, request: bytes, out: Path) -> None:
+def _prepare(place: RunFolder, request: bytes, out: Path) -> None:
     """Fresh folders, or those of the interrupted run that asked for the very same."""
     note = place.private / REQUEST
     waiting = note.exists() and place.partial.exists()
