@@ -158,6 +158,19 @@ def document(rows: list[dict[str, float]], bases: dict[int, dict[str, float]], d
     return "\n".join(lines)
 
 
+def earlier(files: list[Path]) -> tuple[dict[Job, Found], dict[int, dict[str, float]]]:
+    """Runs and baselines of earlier JSON files, so that a long table can be made in parts."""
+    found: dict[Job, Found] = {}
+    bases: dict[int, dict[str, float]] = {}
+    for file in files:
+        raw = json.loads(file.read_text())
+        bases |= {int(split): base for split, base in raw["baselines"].items()}
+        for run in raw["runs"]:
+            job = Job(**{name: run[name] for name in Job.__dataclass_fields__})
+            found[job] = Found(**{name: run[name] for name in Found.__dataclass_fields__})
+    return found, bases
+
+
 def main() -> None:
     """Run all jobs in two processes and write the table and its JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -167,6 +180,7 @@ def main() -> None:
     parser.add_argument("--models", default="additive,mlp")
     parser.add_argument("--epsilons", default=",".join(f"{e:g}" for e in EPSILONS))
     parser.add_argument("--out", type=Path, default=Path("docs/results.md"))
+    parser.add_argument("--add", type=Path, action="append", default=[], help="JSON of an earlier, partial run")
     parser.add_argument("--quick", action="store_true", help="one split, one draw")
     given = parser.parse_args()
     splits = {"additive": given.splits, "mlp": given.mlp_splits}
@@ -177,10 +191,10 @@ def main() -> None:
     models = given.models.split(",")
     seeds = range(FIRST_SPLIT, FIRST_SPLIT + max(splits[m] for m in models))
     jobs = [Job(m, e, s, d) for m in models for e in epsilons for s in seeds[: splits[m]] for d in range(draws)]
+    found, bases = earlier(given.add)
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-        bases = dict(pool.map(central, seeds))
-        found: dict[Job, Found] = {}
-        for job, figure in pool.map(one, jobs):
+        bases |= dict(pool.map(central, [seed for seed in seeds if seed not in bases]))
+        for job, figure in pool.map(one, [job for job in jobs if job not in found]):
             found[job] = figure
             print(f"{len(found)}/{len(jobs)} {job} AUC {figure.auc:.4f} ECE {figure.ece:.4f}", flush=True)
     rows = [row(m, e, found, bases) for m in models for e in epsilons]
