@@ -184,10 +184,8 @@ def _assess(
     refused = receipt.sources_denied
     day = now // DAY_SECONDS if start_day is None else start_day
     features = features_of(phone.store, scorer.schema, day, refused)
-    begun = time.perf_counter()
     result = scorer.assess(features, refused)
-    model_us = (time.perf_counter() - begun) * 1e6
-    return _own(result, scorer, card, receipt, now, ref or secrets.token_hex(8)), receipt, model_us
+    return _own(result, scorer, card, receipt, now, ref or secrets.token_hex(8)), receipt, result.model_us
 
 
 def _own(result: Assessment, scorer: Scorer, card: LenderCard, receipt: ConsentReceipt, now: int, ref: str) -> OwnCopy:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +24,8 @@ NEUTRAL_LOGIT = 1e-3  # a tenth of a point
 
 @dataclass(frozen=True)
 class Assessment:
-    """What the model says of one phone. `reasons`: feature names, strongest first, each raising this PD."""
+    """What the model says of one phone, and how long its call took (µs). `reasons`: feature names, strongest first, each
+    raising this PD."""
 
     pd: float
     score: int
@@ -31,6 +33,7 @@ class Assessment:
     reasons: tuple[str, ...]
     contributions: Mapping[str, float]
     neutral: tuple[str, ...]
+    model_us: float
 
 
 class Scorer:
@@ -76,7 +79,9 @@ class Scorer:
         x[0, hidden] = np.nan
         for j in hidden:
             x[0, j] = self._neutral(x, j)
+        begun = time.perf_counter()
         pd, score, contributions = self.run(x)
+        model_us = (time.perf_counter() - begun) * 1e6
         points = to_grid(float(score[0]), int(self.manifest["score"]["grid"]))
         # A neutral stand-in says nothing about this person, and a feature without a sentence explains nothing.
         silent = [j for j, sentence in enumerate(self.manifest["reasons"]) if not sentence]
@@ -85,7 +90,7 @@ class Scorer:
         by_name = dict(zip(self.schema.names, contributions[0].tolist(), strict=True))
         neutral = tuple(self.schema.names[j] for j in hidden)
         ranked = ranked_reasons(speaking, self.schema.names)
-        return Assessment(float(pd[0]), points, band(points), ranked, by_name, neutral)
+        return Assessment(float(pd[0]), points, band(points), ranked, by_name, neutral, model_us)
 
     def _require(self, x: NDArray[np.float32], hidden: Sequence[int]) -> None:
         for j, feature in enumerate(self.schema.features):
