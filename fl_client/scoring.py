@@ -24,8 +24,10 @@ NEUTRAL_LOGIT = 1e-3  # a tenth of a point
 
 @dataclass(frozen=True)
 class Assessment:
-    """What the model says of one phone, and how long its call took (µs). `reasons`: feature names, strongest first, each
-    raising this PD."""
+    """What the model says of one phone, and how long its call took (µs).
+
+    `reasons`: feature names, strongest first, each raising this PD.
+    """
 
     pd: float
     score: int
