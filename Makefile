@@ -37,7 +37,7 @@ demo-flower: setup
 	$(BIN)/pocketscore demo --flower --out runs/demo-flower $(ARGS)
 
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --cov --cov-report=term:skip-covered --cov-fail-under=90 $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --maxschedchunk 1 --cov --cov-report=term:skip-covered --cov-fail-under=90 $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from risk_samples import MIXED, knot_sets, mixed_network, mixed_rows
 from sklearn.isotonic import IsotonicRegression
@@ -111,6 +111,7 @@ def test_mlp_contributions_are_the_logit_less_the_logit_at_the_reference():
 
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=20))
+@example([0.0, 1.0, 1.0, 0.3333333333333333, 0.0, 0.0, 0.0, 0.0, 0.0])
 def test_quantile_levels_ascend_inside_minus_one_to_one(mass):
     levels = quantile_levels(mass)
     assert np.all(np.diff(levels) >= -1e-12)
