@@ -133,7 +133,8 @@ def quantile_levels(mass: Sequence[float]) -> npt.NDArray[np.float64]:
     total = shares.sum()
     if total <= 0 or len(shares) == 1:
         return np.zeros(len(shares))
-    return np.clip(2 * (np.cumsum(shares) - shares / 2) / total - 1, -1.0, 1.0)  # a sum may round past its total
+    levels = 2 * (np.cumsum(shares) - shares / 2) / total - 1
+    return np.asarray(np.clip(levels, -1.0, 1.0))  # a sum may round past its total
 
 
 def _identity(encoding: PiecewiseLinear) -> tuple[Tensor, Tensor]:
