@@ -80,6 +80,10 @@ def main() -> int:
     parser.add_argument("files", type=Path, nargs="+")
     parser.add_argument("--seen", default="seen.sqlite", help="where used counters are kept")
     given = parser.parse_args()
+    missing = [path for path in (given.home / "lender.toml", *given.files) if not path.is_file()]
+    if missing:
+        print(f"{missing[0]} is not a file; name a lender's home and its envelopes", file=sys.stderr)
+        return 2
     seen = sqlite3.connect(given.seen, isolation_level=None)
     seen.execute("CREATE TABLE IF NOT EXISTS seen (device TEXT, counter INT, nonce TEXT, digest TEXT)")
     lines = list(answers(given.home, given.files, seen, int(time.time())))

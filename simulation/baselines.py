@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -172,11 +173,12 @@ def _both(y: NDArray[np.float32]) -> bool:
 
 def main(arguments: Sequence[str]) -> None:
     """`python -m simulation.baselines FOLDER KNOTS SEED [SILO_COLUMN]`: a process beside the run; prints JSON."""
+    began = time.perf_counter()
     folder, knots, seed, *column = arguments
     found = baselines(
         Dataset.load(Path(folder)), knots=int(knots), seed=int(seed), silo_column=column[0] if column else None
     )
-    print(json.dumps(found.to_dict()))
+    print(json.dumps({**found.to_dict(), "seconds": round(time.perf_counter() - began, 3)}))
 
 
 if __name__ == "__main__":

@@ -24,14 +24,16 @@ def show(console: Console, summary: Mapping[str, Any], notes: Sequence[str], dec
     if summary["epsilon"]["noise_source"] != "os":
         console.print("[bold red]the noise is seeded for a test: it protects nobody[/bold red]")
     if summary["release"] is None:
-        console.print("[bold yellow]no release: the gate refused the model[/bold yellow]")
+        reasons = "; ".join(summary["gate"]["reasons"])
+        console.print(f"[bold yellow]no release: the gate refused the model: {escape(reasons)}[/bold yellow]")
     for note in notes:
         console.print(f"[yellow]•[/yellow] {escape(note)}")
 
 
 def next_steps(console: Console, out: Path, home: Path | None) -> None:
     """The exact commands to go on with."""
-    root = f" --root {_word(out / 'tuf' / 'metadata' / '1.root.json')}" if home is not None else ""
+    anchor = out.with_name(f"{out.name}.private") / "root.json"
+    root = f" --root {_word(anchor)}" if home is not None else ""
     lines = [f"pocketscore-review check {_word(out)}{root}"]
     lines += [f"pocketscore-review {command} {_word(out)}" for command in ("updates", "page")]
     if home is not None:
@@ -63,7 +65,7 @@ def _model(summary: Mapping[str, Any]) -> Table:
     table, auc = _grid("[bold]Model[/bold]"), summary["auc"]
     private = auc["private"]
     value = f"{_number(private['value'])} ± {_number(private['se'])}" if private["value"] is not None else "–"
-    table.add_row("AUC, evaluated privately", value, CHARGED)
+    table.add_row("AUC, evaluated privately", value, CHARGED if private["value"] is not None else "")
     for name, label in (
         ("federated", "AUC, federated"),
         ("central", f"AUC, central ({auc.get('central_model') or '–'})"),

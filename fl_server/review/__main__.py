@@ -29,6 +29,8 @@ def check(folder: Run, root: Root = None, json_: AsJson = False) -> None:
     from fl_server.review.checks import check_all, passed
     from fl_server.review.evidence import Anchor
 
+    if root is not None and root.resolve().is_relative_to(folder.resolve()):
+        raise InputError(f"{root} lies in the folder it is to judge; name a trust anchor that you hold yourself")
     findings = check_all(_folder(folder), Anchor.read(root) if root else None)
     good = passed(findings)
     if json_:

@@ -119,6 +119,21 @@ def check_epsilon(evidence: Evidence) -> Iterator[Finding]:
         yield Finding("noise", None, "TEST-SEEDED NOISE: this run protects nobody and must not be released")
 
 
+EXACT = {
+    *("auc.federated", "auc.central", "auc.boosting", "auc.silo", "auc.oracle"),
+    *("ks", "ece", "labelled_rows", "scored"),
+}
+EXACT_PLOTS = {
+    "score_hist",
+    "calibration",
+    "rounds.norm_quantiles",
+    "rounds.clip_rate",
+    "rounds.auc",
+    "decisions",
+    "audit",
+}
+
+
 def check_summary(evidence: Evidence) -> Iterator[Finding]:
     """Null where a thing has no meaning, the plan's own numbers, and single phones' figures only in simulation."""
     plan, summary = evidence.plan, evidence.summary
@@ -139,7 +154,8 @@ def check_summary(evidence: Evidence) -> Iterator[Finding]:
     wrong += [] if (summary["release"] is not None) == evidence.released else ["release"]
     yield Finding("summary", not wrong, f"{wrong[0]!r} is not what the run shows" if wrong else "agrees with the plan")
     tagged = set(summary.get("simulation_only", []))
-    exact = {"auc.federated", "ks", "ece"} - tagged
+    exact = EXACT - tagged
+    exact |= EXACT_PLOTS - set(evidence.json("figures.json").get("simulation_only", []))
     honest = plan.simulation and not exact
     words = "figures of single phones are tagged simulation_only" if honest else f"{sorted(exact)} lack their tag"
     yield Finding("tags", honest, words if plan.simulation else "a field run shows figures of single phones")

@@ -16,16 +16,18 @@ MIN_AUC = 0.55
 CONFIDENCE = 1.645  # one-sided 95 %
 MAX_ECE = 0.05
 FINE = 32
+LOST = 0.5  # an AUC with so large an error says nothing
 
 
 def gate_figures(done: Recomputed, plan: TrainingPlan) -> tuple[float | None, float | None, float | None]:
     """Private AUC, its standard error and private ECE; all None where nothing was evaluated under a charge."""
-    if done.evaluation is None or done.edges is None:
+    if done.evaluation is None or done.edges is None or plan.privacy.mode == "off":
         return None, None, None
     good, bad = np.split(done.evaluation, 2)
     area = auc_from_histogram(good, bad, done.evaluation_noise)
     gap = ece_from_histogram(good, bad, cell_pd(done), done.evaluation_noise, debias=True)
-    return area.value, area.se, gap.value
+    known = area.se < LOST
+    return (area.value, area.se, gap.value) if known else (None, None, gap.value)
 
 
 def cell_pd(done: Recomputed) -> NDArray[np.float64]:

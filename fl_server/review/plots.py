@@ -115,7 +115,7 @@ def score_plot(hist: Row | None) -> str:
     edges = hist["edges"]
     for name, color in (("good", GOOD), ("bad", BAD)):
         shares = [100 * count / sum(hist[name]) for count in hist[name]]
-        label = "repaid" if name == "good" else "30+ days late"
+        label = "good outcome" if name == "good" else "bad outcome"
         axes.stairs(shares, edges, fill=True, color=color, alpha=0.25)
         axes.stairs(shares, edges, color=color, lw=1.3, label=label)
     axes.set(xlabel="score", ylabel="% of rows", xlim=(edges[0], edges[-1]))

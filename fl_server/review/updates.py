@@ -7,6 +7,7 @@ reviewer sees the sum and charged figures, never this.
 from __future__ import annotations
 
 import io
+import zipfile
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,13 +63,18 @@ class Updates:
 
 def read(evidence: Evidence) -> Updates:
     """The sample of a run. PolicyError for a run that is no simulation, InputError where it kept no sample."""
+    if not (evidence.folder / "plan.cbor").exists():
+        raise InputError(f"{evidence.folder} holds no plan.cbor; name the folder of a whole run")
     if not evidence.plan.simulation:
         raise PolicyError("this run is no simulation, so single phones' updates may not be looked at; read the sums")
     path = evidence.folder / NAME
     if not path.exists() or path.stat().st_size > MAX_BYTES:
         raise InputError(f"{path} is missing or too large; run the simulation again to keep a sample")
-    with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as kept:
-        arrays = {name: kept[name] for name in kept.files}
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as kept:
+            arrays = {name: kept[name] for name in kept.files}
+    except (ValueError, OSError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} is damaged ({error}); run the simulation again to keep a sample") from error
     clip, scale = evidence.plan.local.clip_norm, evidence.plan.privacy.grid_scale
     sums = {each.round: each for each in evidence.sums if each.kind == "train"}
     noise = noise_sd("train", evidence.plan)

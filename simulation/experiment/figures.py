@@ -22,7 +22,14 @@ from simulation.dataset import Dataset
 from simulation.experiment.training import Record
 
 Floats = NDArray[np.float64]
+LOST = 0.5  # an AUC with so large an error says nothing: a class is lost in noise
 SCORE_EDGES = np.arange(300, 901, 20)
+
+
+SIMULATION_ONLY = (
+    "score_hist", "calibration", "rounds.norm_quantiles", "rounds.clip_rate", "rounds.auc", "decisions", "audit",
+)  # fmt: skip
+UNCHARGED = ("features",)  # where privacy is off, what is made of the model is made of people
 
 
 @dataclass(frozen=True)
@@ -60,12 +67,14 @@ def exact(network: RiskNetwork, platt: Platt, held: Dataset) -> Exact:
 
 def charged(result: Result, observers: Observers) -> ChargedFigures:
     """What the evaluation release says; its noise is in the standard error and taken out of the ECE's bias."""
-    if result.evaluation is None or result.edges is None:
+    if result.evaluation is None or result.edges is None or result.plan.privacy.mode == "off":
         return ChargedFigures(None, None, None, observers.released_models)
     good, bad = np.split(result.evaluation, 2)
     noise = result.noise_sd.get("evaluate", 0.0)
     area = auc_from_histogram(good, bad, noise)
     gap = ece_from_histogram(good, bad, cell_pd(result), noise, debias=True)
+    if area.se >= LOST:
+        return ChargedFigures(None, None, gap.value, observers.released_models)
     return ChargedFigures(area.value, area.se, gap.value, observers.released_models)
 
 
@@ -96,7 +105,8 @@ def plots(result: Result, found: Exact, record: Record, held: Dataset) -> dict[s
         "charged_calibration": _charged_curve(result),
         "rounds": _rounds(result, found, record, held),
         "features": importance(result),
-        "simulation_only": ["score_hist", "calibration", "rounds.norm_quantiles", "rounds.clip_rate", "rounds.auc"],
+        "audit": audit(found, held),
+        "simulation_only": [*SIMULATION_ONLY, *(UNCHARGED if result.plan.privacy.mode == "off" else ())],
     }
 
 
@@ -109,6 +119,25 @@ def calibration_curve(pd: Floats, y: NDArray[np.float32], groups: int = 10) -> d
         "observed": [float(y[part].mean()) for part in parts],
         "count": [len(part) for part in parts],
     }
+
+
+def audit(found: Exact, held: Dataset, least: int = 30) -> list[dict[str, Any]]:
+    """Held-out rows by group of each protected column: rows, default rate, mean PD and AUC. simulation_only.
+
+    Groups below `least` rows are left out: a figure about few people is about nobody in general.
+    """
+    owner = np.repeat(np.arange(held.phones), held.counts)
+    rows = []
+    for column, values in held.protected.items():
+        for group in np.unique(values):
+            mine = (np.asarray(values) == group)[owner]
+            pd, y = found.pd[mine], found.y[mine]
+            if len(y) < least:
+                continue
+            area = auc(pd, y) if 0 < y.mean() < 1 else None
+            row = {"column": column, "group": str(group), "rows": len(y), "observed": float(y.mean())}
+            rows.append({**row, "mean_pd": float(pd.mean()), "auc": area})
+    return rows
 
 
 def importance(result: Result) -> list[dict[str, Any]]:
@@ -126,7 +155,7 @@ def importance(result: Result) -> list[dict[str, Any]]:
 
 
 def _charged_curve(result: Result) -> dict[str, list[float]] | None:
-    if result.evaluation is None:
+    if result.evaluation is None or result.plan.privacy.mode == "off":
         return None
     good, bad = np.split(result.evaluation, 2)
     count = np.maximum(good + bad, 1e-9)

@@ -82,6 +82,7 @@ def opened(out: Path, request: Mapping[str, Any], *, overwrite: bool = False) ->
     place = RunFolder(out.absolute())
     try:
         _refuse_occupied(place.out, out, overwrite)
+        _refuse_strangers(place, overwrite)
         place.out.parent.mkdir(parents=True, exist_ok=True)
         lock = _lock(place.lock, out)
     except OSError as error:
@@ -102,6 +103,23 @@ def _refuse_occupied(target: Path, out: Path, overwrite: bool) -> None:
         raise InputError(f"{out} exists already; choose another folder, or pass --overwrite to replace it")
     if not (target / "summary.json").exists():
         raise InputError(f"{out} exists and is no run of PocketScore; choose another folder")
+
+
+def _refuse_strangers(place: RunFolder, overwrite: bool) -> None:
+    """What lies beside the run under the names we use, and is not ours or not to be replaced, is never removed."""
+    ours = (place.private / REQUEST).exists()
+    for folder in (place.partial, place.private):
+        if os.path.lexists(folder) and not ours and not _empty(folder):
+            raise InputError(
+                f"{folder.name} beside the run is not an interrupted run's; move it or choose another --out"
+            )
+    if os.path.lexists(place.kept) and not _empty(place.kept):
+        if not overwrite:
+            raise InputError(
+                f"{place.kept.name} holds an earlier run's keys; move it, or pass --overwrite to replace it"
+            )
+        if not (place.kept / "keys").is_dir():
+            raise InputError(f"{place.kept.name} is no run's private folder; move it or choose another --out")
 
 
 def _lock(path: Path, out: Path) -> int:

@@ -12,6 +12,7 @@ from simulation.planning import Options
 from simulation.table import TableChoice
 
 MAX_PHONES = 5_000_000
+MAX_FARMS = 64
 Progress = Callable[[str, int, int], None]
 
 
@@ -44,8 +45,8 @@ class Request:
             raise InputError("a run needs --phones N or --data FILE, and not both; give one of them")
         if self.phones is not None and not 1 <= self.phones <= MAX_PHONES:
             raise InputError(f"--phones {self.phones} is outside 1 to {MAX_PHONES}; 20000 is a good start")
-        if self.farms < 1 or self.scored < 0:
-            raise InputError("--farms must be 1 or more and --score 0 or more; leave them out if unsure")
+        if not 1 <= self.farms <= MAX_FARMS or self.scored < 0:
+            raise InputError(f"--farms must be 1 to {MAX_FARMS} and --score 0 or more; leave them out if unsure")
         if self.table is not None:
             told = {"data": self.table.path, **{n: v for n, v in vars(self.table).items() if n != "path"}}
             for option, value in told.items():

@@ -18,7 +18,7 @@ from simulation.experiment.scoring import Lent, Scores
 
 SCHEMA = "pocketscore.summary/1"
 SIMULATION_ONLY = (
-    "auc.federated", "auc.central", "auc.boosting", "auc.silo", "auc.oracle", "ks", "ece", "labelled_rows",
+    "auc.federated", "auc.central", "auc.boosting", "auc.silo", "auc.oracle", "ks", "ece", "labelled_rows", "scored",
 )  # fmt: skip
 
 
@@ -77,6 +77,7 @@ def summarise(
         "engine": dict(engine),
         "seconds": dict(seconds),
         "peak_rss_mb": peak_rss_mb(),
+        "gate": {"passed": released.verdict.passed, "reasons": list(released.verdict.reasons)},
         "release": _release(released),
         "scored": {
             "phones": len(scores.envelopes),

@@ -214,3 +214,13 @@ def test_a_folder_that_goes_away_under_a_run_is_an_error(tmp_path: Path) -> None
     with pytest.raises((InputError, OSError)), opened(tmp_path / "run", REQUEST) as place:
         shutil.rmtree(place.partial)
         place.finish()
+
+
+@pytest.mark.parametrize("name", ["run.private", "run.partial", "run.partial.private"])
+def test_case_62_what_lies_beside_the_run_and_is_not_ours_stays(cli: Cli, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "notes").write_text("mine")
+    said = cli("simulate", *SMALL, "--out", tmp_path / "run")
+    assert said.code == 2 and "move it" in said.sentence
+    assert (tmp_path / name / "notes").read_text() == "mine"
+    assert not (tmp_path / "run").exists()

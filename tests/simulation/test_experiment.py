@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import stat
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from fl_server.review.__main__ import app as review
@@ -171,7 +173,7 @@ def test_a_participation_too_small_for_a_cohort_is_raised_and_said(tmp_path: Pat
         (("--phones", "300", "--regime", "odd"), "no population regime 'odd'"),
         (("--phones", "20"), "20 phones leave"),
         (("--phones", "0"), "--phones 0 is outside"),
-        (("--phones", "300", "--farms", "0"), "--farms must be 1 or more"),
+        (("--phones", "300", "--farms", "0"), "--farms must be 1 to 64"),
         (("--phones", "300", "--rounds", "x"), "'x' is not a valid integer; see pocketscore simulate --help"),
         (("--phones", "300", "--bogus", "1"), "No such option"),
         ((), "--phones N or --data FILE"),
@@ -202,3 +204,17 @@ def test_help_shows_an_example(cli: Cli, command: str) -> None:
 def test_no_argument_is_help(cli: Cli) -> None:
     said = cli()
     assert said.code == 2 and "simulate" in said.out + said.err and "✗" not in said.err
+
+
+def test_the_audit_shows_large_groups_of_held_out_rows_and_no_small_ones() -> None:
+    from simulation.experiment.figures import Exact, audit
+    from simulation.small import small_dataset
+
+    held = small_dataset(400).split()[1]
+    group = np.array(["rare" if i < 5 else "common" for i in range(held.phones)])
+    held = dataclasses.replace(held, protected={"group": group})
+    pd = np.full(len(held.y), 0.2)
+    rows = audit(Exact(0.5, 0.0, 0.0, pd, held.y), held)
+    assert [row["group"] for row in rows] == ["common"]  # five phones are about nobody in general
+    mine = np.repeat(group, held.counts) == "common"
+    assert rows[0]["rows"] == mine.sum() and rows[0]["observed"] == pytest.approx(float(held.y[mine].mean()))

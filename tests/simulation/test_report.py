@@ -27,6 +27,7 @@ SUMMARY: dict[str, Any] = {
     },
     "ks": 0.3, "ece": 0.02, "engine": {"name": "batched", "updates_per_second": 4000.0},
     "seconds": {"phones": 1.0, "total": 9.0}, "peak_rss_mb": 400.0,
+    "gate": {"passed": True, "reasons": []},
     "release": {"onnx_bytes": 21000, "parity_max_abs": 1e-7},
     "scored": {"phones": 10, "p50_us": 17.0, "p99_us": 30.0, "envelopes_opened": 10},
     "egress": {"bytes_per_phone": {"score/1": 900.0}, "undeclared": 0},

@@ -19,6 +19,7 @@ from fl_server.keys import KeyRing
 from fl_server.log import Log
 from fl_server.release import ReleaseKeys, publish
 from fl_server.review import bundle, page
+from fl_server.review.checks import EXACT, EXACT_PLOTS
 from fl_server.review.evidence import Evidence
 from fl_server.review.figures import gate_figures
 from model.canonical import encode, sha256_hex
@@ -238,7 +239,7 @@ def _describe(folder: Path, plan: TrainingPlan) -> None:
         },
         "scored": {"phones": 100, "p50_us": 17.0, "p99_us": 40.0, "envelopes_opened": 100},
         "egress": egress,
-        "simulation_only": ["auc.federated", "auc.central", "ks", "ece"],
+        "simulation_only": sorted(EXACT),
     }
     (folder / "summary.json").write_text(json.dumps(summary))
     (folder / "egress.json").write_text(json.dumps(egress))
@@ -272,7 +273,7 @@ def _figures(plan: TrainingPlan) -> dict[str, Any]:
         "features": [{"feature": "late <b>days</b>", "sd": 0.3}, {"feature": "$income$", "sd": 0.1}],
         "egress": {"update/1": 2900.0},
         "decisions": {"approve": 60, "refer": 30, "decline": 10},
-        "simulation_only": ["score_hist", "calibration"],
+        "simulation_only": sorted(EXACT_PLOTS),
     }
 
 

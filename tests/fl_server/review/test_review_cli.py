@@ -41,8 +41,13 @@ def test_check_exits_one_on_one_flipped_byte(made: Any) -> None:
 
 
 def test_check_with_a_root(whole_run: Any) -> None:
-    done = run("check", whole_run.folder, "--root", whole_run.folder / "tuf/metadata/1.root.json")
+    inside = whole_run.folder / "tuf/metadata/1.root.json"
+    own = whole_run.folder.parent / "my-root.json"
+    own.write_bytes(inside.read_bytes())
+    done = run("check", whole_run.folder, "--root", own)
     assert done.exit_code == 0 and "✓ identity" in done.output
+    circular = run("check", whole_run.folder, "--root", inside)
+    assert circular.exit_code != 0 and "hold yourself" in str(circular.exception)
 
 
 def test_updates_shows_each_stage_and_its_tag(whole_run: Any) -> None:
