@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from model.errors import RunError
+from simulation.ports import free_port
 from simulation.workspace import Workspace
 
 BOOT_SECONDS = 60.0
@@ -38,13 +38,6 @@ def environment(home: Path, port: int | None = None) -> dict[str, str]:
     path = os.pathsep.join([scripts, os.environ.get("PATH", "")])
     own = {**os.environ, **QUIET, "FLWR_HOME": str(home), "PATH": path}
     return own if port is None else {**own, "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(port)}
-
-
-def free_port() -> int:
-    """A loopback port nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,7 @@ import httpx
 
 from model.errors import RunError
 from simulation.experiment.children import environment, python
+from simulation.ports import free_port
 
 START_SECONDS = 60.0
 BATCH = 200
@@ -89,13 +89,6 @@ def deliver(url: str, envelopes: Sequence[bytes]) -> list[dict[str, Any]]:
                 raise RunError(f"the lender did not take a batch ({error}); see its log and run again") from error
             answers += reply.json()
     return answers
-
-
-def free_port() -> int:
-    """A loopback port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:

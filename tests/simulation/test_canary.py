@@ -30,7 +30,8 @@ from model.risk.network import RiskNetwork
 from simulation.federate import federate
 from simulation.planning import Options, build_plan
 from simulation.population.generate import TODAY, Population, events
-from simulation.superlink import CONNECTION, deployment, flwr_run, free_port
+from simulation.ports import free_port
+from simulation.superlink import CONNECTION, deployment, flwr_run
 from simulation.table import Table, TableChoice, read_table
 from simulation.workspace import Workspace
 
