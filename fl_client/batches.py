@@ -6,6 +6,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl_client.phones import mix
+from model.contract.plan import LocalTraining
+
+
+def steps_of(local: LocalTraining, counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Local steps of phones with `counts` (P,) rows: the plan's, or whole passes over a phone's own batches; (P,)."""
+    if local.local_steps:
+        return np.full(len(counts), local.local_steps, dtype=np.int64)
+    batches = -(-counts // local.batch_size) if local.batch_size else np.ones_like(counts)
+    return np.asarray(local.local_epochs * batches, dtype=np.int64)
 
 
 def batch_weights(

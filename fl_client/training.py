@@ -1,7 +1,8 @@
 """The reference local step of one phone: pure `init`, `step`, `delta` in training coordinates (spec 7.4).
 
 theta = P v with the public preconditioner P. A phone minimises the mean logistic loss of its rows plus the proximal
-term μ/2 ‖v − v₀‖² (FedProx, Li et al. 2020) by E gradient steps of length η. One step gives delta = −η · gradient.
+term μ/2 ‖v − v₀‖² (FedProx, Li et al. 2020) by E gradient steps of length η, or by whole passes over its rows in
+batches. One step gives delta = −η · gradient.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fl_client.batches import batch_weights
+from fl_client.batches import batch_weights, steps_of
 from fl_client.phones import Phone
 from fl_client.update import Delta, Encoded
 from model.contract.plan import TrainingPlan
@@ -66,7 +67,7 @@ class Learner:
         """Gradient by v of Σ_r weights_r · logistic loss of row r, (d,) float64."""
         theta = torch.from_numpy(self.precondition.to_theta(v)).float().requires_grad_()
         logits = self.network.logits(theta, torch.from_numpy(inputs))
-        loss = (row_losses(logits, torch.from_numpy(y)) * torch.from_numpy(weights)).sum()
+        loss = (row_losses(logits, torch.from_numpy(np.array(y))) * torch.from_numpy(weights)).sum()
         (slope,) = torch.autograd.grad(loss, theta)
         return np.asarray(self.precondition.pull_back(slope.double().numpy()), dtype=np.float64)
 
@@ -92,7 +93,7 @@ def train_phone(learner: Learner, phone: Phone, flat: NDArray[np.float32], round
     else:
         inputs, local = learner.inputs(phone.x), learner.init(flat)
         ids, offsets = np.array([phone.id], dtype=np.uint64), np.array([0, rows], dtype=np.int64)
-        for step in range(plan.local.local_steps):
+        for step in range(int(steps_of(plan.local, np.array([rows]))[0])):
             weights = batch_weights(ids, offsets, plan.seed, round_, step, plan.local.batch_size)
             local = learner.step(local, inputs, phone.y, weights)
         delta = learner.delta(local)

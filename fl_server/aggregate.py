@@ -82,7 +82,7 @@ def advance(
     update = mean_update(release, plan)
     if plan.server.l2:
         weights = coordinates.to_theta(iterate.v) * penalised
-        pace = plan.local.learning_rate * plan.local.local_steps * plan.server.l2
+        pace = plan.local.learning_rate * plan.local.turns * plan.server.l2
         update = update - pace * coordinates.pull_back(weights)
     with np.errstate(over="ignore", invalid="ignore"):
         moved = _STEPS[plan.server.name](iterate, update, plan.server)

@@ -16,24 +16,25 @@ from fl_client.phones import mix, segments
 from model.canonical import decode, encode
 from model.errors import InputError, RunError
 from model.risk.schema import Schema
+from simulation.coded import Coded
 
 HOLDOUT_SALT = 0x9E3779B97F4A7C15
 ENOUGH_HELD = 48  # the hash leaves fewer than 30 of them, the minimum cohort, about once in a thousand tables
-_ARRAYS = ("ids", "offsets", "x", "y", "holdout")
+_ARRAYS = ("ids", "offsets", "codes", "y", "holdout")
 
 
 @dataclass(frozen=True)
 class Dataset:
     """Rows of phone i are `x[offsets[i]:offsets[i+1]]`; a phone may have none.
 
-    ids (P,) uint64; offsets (P+1,) int64; x (R, F) float32 with NaN = missing; y (R,) float32 in {0, 1};
+    ids (P,) uint64; offsets (P+1,) int64; x (R, F) float32 or coded, NaN = missing; y (R,) float32 in {0, 1};
     protected: per-phone audit columns (P,), never features; holdout (P,) bool. InputError on arrays that disagree.
     """
 
     schema: Schema
     ids: NDArray[np.uint64]
     offsets: NDArray[np.int64]
-    x: NDArray[np.float32]
+    x: NDArray[np.float32] | Coded
     y: NDArray[np.float32]
     protected: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     holdout: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
@@ -62,9 +63,8 @@ class Dataset:
         index = np.flatnonzero(chosen) if chosen.dtype == np.bool_ else chosen
         rows, offsets = segments(self.offsets, index)
         protected = {name: column[index] for name, column in self.protected.items()}
-        return Dataset(
-            self.schema, self.ids[index], offsets, self.x[rows], self.y[rows], protected, self.holdout[index]
-        )
+        x = self.x.take(rows) if isinstance(self.x, Coded) else self.x[rows]
+        return Dataset(self.schema, self.ids[index], offsets, x, self.y[rows], protected, self.holdout[index])
 
     def part(self, index: int, count: int) -> Dataset:
         """The `index`-th of `count` contiguous shares of the phones; the arrays stay views of the same memory."""
@@ -76,7 +76,7 @@ class Dataset:
             schema=self.schema,
             ids=self.ids[first:last],
             offsets=self.offsets[first : last + 1] - low,
-            x=self.x[low:high],
+            x=self.x.take(slice(low, high)) if isinstance(self.x, Coded) else self.x[low:high],
             y=self.y[low:high],
             protected={name: column[first:last] for name, column in self.protected.items()},
             holdout=self.holdout[first:last],
@@ -93,8 +93,12 @@ class Dataset:
         temporary = folder.with_name(f".{folder.name}.{os.getpid()}.part")
         temporary.mkdir(parents=True)
         try:
+            coded = self.x if isinstance(self.x, Coded) else Coded.exact(self.x)
+            arrays = {**vars(self), "codes": coded.codes}
             for name in _ARRAYS:
-                np.save(temporary / f"{name}.npy", getattr(self, name), allow_pickle=False)
+                np.save(temporary / f"{name}.npy", arrays[name], allow_pickle=False)
+            for position, level in enumerate(coded.levels):
+                np.save(temporary / f"levels-{position}.npy", level, allow_pickle=False)
             for position, column in enumerate(self.protected.values()):
                 np.save(temporary / f"protected-{position}.npy", column, allow_pickle=False)
             about = {"schema": self.schema.to_dict(), "protected": list(self.protected)}
@@ -108,14 +112,17 @@ class Dataset:
         """Memory-map a saved folder, read-only; RunError when it is missing or not such a folder."""
         try:
             about = decode((folder / "about.cbor").read_bytes(), max_bytes=1 << 24)
+            schema = Schema.from_dict(about["schema"])
             arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in _ARRAYS}
+            levels = [np.load(folder / f"levels-{j}.npy", allow_pickle=False) for j in range(len(schema.features))]
             protected = {
                 name: np.load(folder / f"protected-{i}.npy", mmap_mode="r", allow_pickle=False)
                 for i, name in enumerate(about["protected"])
             }
         except (OSError, ValueError) as error:
             raise RunError(f"{folder} is not a saved dataset ({error}); prepare it again") from error
-        return cls(Schema.from_dict(about["schema"]), protected=protected, **arrays)
+        x = Coded(arrays.pop("codes"), tuple(levels))
+        return cls(schema, x=x, protected=protected, **arrays)
 
 
 def holdout_share(phones: int) -> float:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from fl_client.answers import histogram, part_of
+from fl_client.answers import answer_size, histogram, part_of
 from fl_client.phones import Partial, Task, coins
 from model.errors import RunError
 from simulation.dataset import Dataset
@@ -20,21 +20,20 @@ from simulation.engine.batched import BatchedEngine
 from simulation.engine.protocol import Crowd, Engine, Trained
 
 Observer = Callable[[Task, Trained], None]
+PHONES_A_CHUNK = 1 << 15
 
 
 @dataclass
 class Farm:
     """`Phones` of a dataset. RunError when the plan is for another schema or for the field.
 
-    `sample` is how many phones' updates the observer is shown at each stage; 0 shows norms only. `store` keeps the
-    rows' inputs on disk, for a node whose process ends with each message.
+    `sample` is how many phones' updates the observer is shown at each stage; 0 shows norms only.
     """
 
     data: Dataset
     engine: Engine = field(default_factory=BatchedEngine)
     observe: Observer | None = None
     sample: int = 0
-    store: Path | None = None
     _crowds: dict[str, Crowd] = field(default_factory=dict, repr=False)
 
     def partial(self, task: Task) -> Partial:
@@ -44,7 +43,7 @@ class Farm:
         split, participation = part_of(task.plan, task.kind)
         crowd = self._taking_part(split, participation, task)
         if task.kind != "train":
-            return Partial(crowd.phones, histogram(task, crowd.x, crowd.y, crowd.offsets))
+            return Partial(crowd.phones, _counted(task, crowd))
         if self.observe is None:
             return Partial(crowd.phones, self.engine.train(crowd, task).sum)
         trained = self.engine.train(crowd, task, self.sample)
@@ -52,16 +51,23 @@ class Farm:
         return Partial(crowd.phones, trained.sum)
 
     def _taking_part(self, split: str, participation: float, task: Task) -> Crowd:
-        """The split's phones whose coin of this round says so; the whole split is kept, for its cache."""
+        """The split's phones whose coin of this round says so, over the dataset's rows."""
+        data = self.data
         if split not in self._crowds:
-            everyone = np.ones(self.data.phones, dtype=bool)
-            chosen = {"train": ~self.data.holdout, "holdout": np.asarray(self.data.holdout), "all": everyone}[split]
-            self._crowds[split] = self._crowd(split, self.data.take(chosen))
+            whole = self._crowds.setdefault("all", Crowd.of(data.ids, data.offsets, data.x, data.y))
+            held = np.asarray(data.holdout)
+            self._crowds[split] = whole if split == "all" else whole.take(held if split == "holdout" else ~held)
         crowd = self._crowds[split]
         if participation >= 1.0:
             return crowd
         return crowd.take(np.flatnonzero(coins(crowd.ids, task.plan.seed, task.round, participation)))
 
-    def _crowd(self, split: str, data: Dataset) -> Crowd:
-        store = None if self.store is None else self.store / split
-        return Crowd(data.ids, data.offsets, data.x, data.y, store=store)
+
+def _counted(task: Task, crowd: Crowd) -> NDArray[np.int64]:
+    """The crowd's summed histogram, so many phones at a time: their rows become float32 only while they are counted."""
+    total = np.zeros(answer_size(task), dtype=np.int64)
+    for at in range(0, max(crowd.phones, 1), PHONES_A_CHUNK):
+        part = crowd.take(slice(at, at + PHONES_A_CHUNK))
+        rows, offsets = part.rows()
+        total += histogram(task, crowd.x[rows], crowd.y[rows], offsets)
+    return total

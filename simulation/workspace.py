@@ -77,7 +77,7 @@ class Workspace:
         """The `index`-th of `count` farms, writing what only a simulation may show beside the data."""
         data = Dataset.load(self.folder / "data").part(index, count)
         observer = RecordTraining(self.folder / "simulation_only", index)
-        return Farm(data, engine or BatchedEngine(), observer, sample, self.folder / "inputs" / f"{index}-of-{count}")
+        return Farm(data, engine or BatchedEngine(), observer, sample)
 
     def _bytes(self, name: str) -> bytes:
         try:

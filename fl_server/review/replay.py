@@ -127,7 +127,7 @@ class _Server:
         u = logged.noised.astype(np.float64) / (plan.privacy.grid_scale * plan.participation * plan.phones)
         if server.l2:
             pull = self.coordinates.pull_back(self.coordinates.to_theta(self.v) * self.mask)
-            u = u - plan.local.learning_rate * plan.local.local_steps * server.l2 * pull
+            u = u - plan.local.learning_rate * plan.local.turns * server.l2 * pull
         self.steps += 1
         self.v = self.v + server.learning_rate * self._direction(u)
         if server.average_from < 1.0 and self.steps > server.average_from * plan.rounds:

@@ -36,17 +36,28 @@ class ModelChoice(Record):
 
 @dataclass(frozen=True)
 class LocalTraining(Record):
-    """The phone's part of a round. `batch_size` 0 is all rows; `clip_norm` is the L2 bound of its update."""
+    """The phone's part of a round: so many steps, or, with `local_steps` 0, so many passes over its own rows.
+
+    `batch_size` 0 is all rows; `clip_norm` is the L2 bound of its update.
+    """
 
     local_steps: int
     learning_rate: float
     batch_size: int
     prox: float
     clip_norm: float
+    local_epochs: int = 0
+
+    @property
+    def turns(self) -> int:
+        """Steps, or epochs where those are counted."""
+        return self.local_steps or self.local_epochs
 
     def check(self) -> None:
         """ContractError for a number out of its range."""
-        require(1 <= self.local_steps <= 1000, f"{self.local_steps} local steps is outside 1 to 1000; choose another")
+        require(0 <= self.local_steps <= 1000, f"{self.local_steps} local steps is outside 0 to 1000; choose another")
+        require(0 <= self.local_epochs <= 100, f"{self.local_epochs} local epochs is outside 0 to 100; choose another")
+        require((self.local_steps > 0) != (self.local_epochs > 0), "a plan counts local steps or local epochs; set one")
         require(self.learning_rate > 0, f"the local learning rate {self.learning_rate} is not positive; choose another")
         require(self.batch_size >= 0, f"the batch size {self.batch_size} is negative; use 0 for all rows")
         require(self.prox >= 0, f"the proximal weight {self.prox} is negative; use 0 for none")

@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl_client.answers import knots_of
-from fl_client.batches import batch_weights
-from fl_client.phones import Task, segments
+from fl_client.batches import batch_weights, steps_of
+from fl_client.phones import Task
 from fl_client.update import encode_rows
-from simulation.engine.inputs import prepared
-from simulation.engine.protocol import Crowd, Trained
+from simulation.engine.inputs import problem_of
+from simulation.engine.problem import Columns, Hats, Problem
+from simulation.engine.protocol import Crowd, Trained, rows_of
 
 # Chunks stay small enough to live on the heap: fresh pages cost more than the arithmetic on them.
 NUMBERS_A_CHUNK = 1 << 17
@@ -30,14 +31,14 @@ class BatchedEngine:
     def train(self, crowd: Crowd, task: Task, sample: int = 0) -> Trained:
         """Sum of encoded updates; see `Engine.train`."""
         local, scale = task.plan.local, task.plan.privacy.grid_scale
-        inputs = prepared(crowd, task.plan, knots_of(task))
+        problem = problem_of(crowd, task)
         total = np.zeros(len(task.flat), dtype=np.int64)
         norms = np.zeros(crowd.phones)
         shape = (min(sample, crowd.phones), len(task.flat))
         raw, units = np.zeros(shape), np.zeros(shape, dtype=np.int64)
         size = max(NUMBERS_A_CHUNK // max(len(task.flat), 1), 16)
         for phones in _chunks(crowd, size, by_length=bool(task.plan.model.hidden)):
-            deltas = _deltas(crowd, task, inputs, phones)
+            deltas = _deltas(problem, task, phones)
             kept = phones < sample
             raw[phones[kept]] = deltas[kept]
             encoded, norms[phones] = encode_rows(deltas, local.clip_norm, scale)
@@ -48,28 +49,52 @@ class BatchedEngine:
 
 def _chunks(crowd: Crowd, size: int, *, by_length: bool) -> list[NDArray[np.int64]]:
     """Labelled phones in chunks. Unlabelled ones add zeros, so nothing is computed for them."""
-    counts = np.diff(crowd.offsets)
+    counts = crowd.counts
     labelled = np.flatnonzero(counts > 0)
     if by_length:
         labelled = labelled[np.argsort(counts[labelled], kind="stable")]
     return [labelled[at : at + size] for at in range(0, len(labelled), size)]
 
 
-def _deltas(crowd: Crowd, task: Task, inputs: Rows, phones: NDArray[np.int64]) -> NDArray[np.float64]:
+def _deltas(problem: Problem, task: Task, phones: NDArray[np.int64]) -> NDArray[np.float64]:
     """The raw updates (len(phones), d) of labelled phones, float64."""
-    rows, offsets = segments(crowd.offsets, phones)
-    local = task.plan.local
+    counts, ids, local = problem.counts[phones], problem.ids[phones], problem.local
+    rows, offsets = rows_of(problem.first[phones], counts)
+    steps = steps_of(local, counts)
     weights = [
-        batch_weights(crowd.ids[phones], offsets, task.plan.seed, task.round, step, local.batch_size)
-        for step in range(local.local_steps)
+        batch_weights(ids, offsets, problem.seed, problem.round, step, local.batch_size)
+        * np.repeat(step < steps, counts)
+        for step in range(int(steps.max()))
     ]
-    together = rows[-1] - rows[0] + 1 == len(rows)
-    taken = inputs[rows[0] : rows[-1] + 1] if together else inputs[rows]
-    if task.plan.model.hidden:
+    taken, y = _inputs(problem, rows), np.asarray(problem.y[rows])
+    if problem.hidden:
         from simulation.engine.padded import mlp_deltas
 
-        return mlp_deltas(task, knots_of(task), taken, crowd.y[rows], offsets, weights)
-    return _additive(task, taken, crowd.y[rows], offsets, weights)
+        return mlp_deltas(task, knots_of(task), taken, y, offsets, weights)
+    return _additive(task, taken, y, offsets, weights)
+
+
+def _inputs(problem: Problem, rows: NDArray[np.int64]) -> Rows:
+    """Rows' inputs looked up: additive (n, d) in training coordinates, MLP (n, width)."""
+    of = problem.rows
+    if isinstance(of, Columns):
+        return np.asarray(of.values[of.table + of.codes[rows][:, of.feature]])
+    if not isinstance(of, Hats):
+        return np.asarray(of.x[rows])
+    codes = of.codes[rows]
+    parts = [np.full((len(rows), 1), of.bias, dtype=np.float32)]
+    at, ends = 0, [*of.start[1:].tolist(), len(of.hat)]
+    for j, (size, block) in enumerate(zip(of.sizes.tolist(), of.blocks, strict=True)):
+        level = slice(int(of.start[j]), ends[j])
+        phi = np.zeros((ends[j] - int(of.start[j]), size + 1))
+        place = np.arange(len(phi))
+        phi[place, np.minimum(of.hat[level] + 1, size - 1)] = of.high[level]
+        phi[place, of.hat[level]] = of.low[level]
+        phi[:, size] = of.flag[level]
+        table = ((phi - of.centre[at : at + size + 1]) @ block).astype(np.float32)
+        parts.append(table[codes[:, j]])
+        at += size + 1
+    return np.concatenate(parts, axis=1)
 
 
 def _additive(

@@ -3,41 +3,58 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fl_client.phones import Task, segments
+from fl_client.phones import Task
+from simulation.coded import Coded
+
+Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Crowd:
-    """Phones as segments: rows of phone i are x[offsets[i]:offsets[i+1]]; ids (P,) key shuffles and coins.
+    """Phones over rows they may share with others: phone i owns rows first[i] … first[i]+counts[i]-1 of x and y.
 
-    `cache`, and `store` on disk, keep what an engine computed once per knots. A crowd taken from another (`base`) finds
-    its rows there.
+    ids (P,) key shuffles and coins; x (R, F) float32 or coded, y (R,). `cache` keeps what an engine computed once a
+    run; a crowd taken from another has it too, and copies no rows.
     """
 
     ids: NDArray[np.uint64]
-    offsets: NDArray[np.int64]
-    x: NDArray[np.float32]
+    first: Ints
+    counts: Ints
+    x: NDArray[np.float32] | Coded
     y: NDArray[np.float32]
     cache: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
-    store: Path | None = None
-    base: Crowd | None = None
-    base_rows: NDArray[np.int64] | None = None
+
+    @classmethod
+    def of(
+        cls, ids: NDArray[np.uint64], offsets: Ints, x: NDArray[np.float32] | Coded, y: NDArray[np.float32]
+    ) -> Crowd:
+        """Phone i owns rows offsets[i] … offsets[i+1]-1; offsets (P+1,)."""
+        return cls(ids, np.asarray(offsets[:-1], np.int64), np.diff(offsets), x, y)
 
     @property
     def phones(self) -> int:
         """Number of phones, with or without rows."""
         return len(self.ids)
 
-    def take(self, chosen: NDArray[np.int64]) -> Crowd:
-        """These phones, in this order, with their rows."""
-        rows, offsets = segments(self.offsets, chosen)
-        return Crowd(self.ids[chosen], offsets, self.x[rows], self.y[rows], base=self, base_rows=rows)
+    def take(self, chosen: NDArray[Any] | slice) -> Crowd:
+        """These phones (a slice, indices or a mask), in this order, over the same rows."""
+        return Crowd(self.ids[chosen], self.first[chosen], self.counts[chosen], self.x, self.y, self.cache)
+
+    def rows(self) -> tuple[Ints, Ints]:
+        """(row numbers (n,) phone after phone, offsets (P+1,) into them)."""
+        return rows_of(self.first, self.counts)
+
+
+def rows_of(first: Ints, counts: Ints) -> tuple[Ints, Ints]:
+    """(row numbers of phones that own `counts` rows from `first` on, offsets (P+1,) into them)."""
+    fresh = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    rows = np.repeat(first - fresh[:-1], counts) + np.arange(fresh[-1], dtype=np.int64)
+    return rows, fresh
 
 
 @dataclass(frozen=True)
@@ -48,14 +65,14 @@ class Trained:
     clip and encode.
     """
 
-    sum: NDArray[np.int64]
+    sum: Ints
     norms: NDArray[np.float64]
     raw: NDArray[np.float64]
-    units: NDArray[np.int64]
+    units: Ints
 
 
 class Engine(Protocol):
-    """Interchangeable by test: one round agrees to 1e-5 relative, unlabelled phones contribute zeros."""
+    """Interchangeable by test: one round agrees to 2e-6 relative, unlabelled phones contribute zeros."""
 
     name: str
 

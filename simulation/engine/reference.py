@@ -21,7 +21,7 @@ class ReferenceEngine:
         total = np.zeros(len(task.flat), dtype=np.int64)
         norms, raw, units = np.zeros(crowd.phones), [], []
         for i in range(crowd.phones):
-            rows = slice(int(crowd.offsets[i]), int(crowd.offsets[i + 1]))
+            rows = slice(int(crowd.first[i]), int(crowd.first[i] + crowd.counts[i]))
             phone = Phone(np.asarray(crowd.x[rows]), np.asarray(crowd.y[rows]), int(crowd.ids[i]))
             delta, encoded = train_phone(learner, phone, task.flat, task.round)
             total += encoded.units

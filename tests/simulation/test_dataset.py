@@ -46,7 +46,7 @@ def test_save_and_load_by_memory_map(tmp_path: Path) -> None:
     data = Dataset(data.schema, data.ids, data.offsets, data.x, data.y, {"a/b": np.arange(40)}, data.holdout)
     data.save(tmp_path / "d")
     back = Dataset.load(tmp_path / "d")
-    assert isinstance(back.x, np.memmap) and back.schema == data.schema
+    assert isinstance(back.x.codes, np.memmap) and back.schema == data.schema
     np.testing.assert_array_equal(back.x, data.x)
     np.testing.assert_array_equal(back.protected["a/b"], np.arange(40))
     with pytest.raises(RunError, match="exists"):
@@ -57,7 +57,7 @@ def test_a_missing_or_damaged_folder_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="prepare it again"):
         Dataset.load(tmp_path)
     small_dataset(10).save(tmp_path / "d")
-    (tmp_path / "d" / "x.npy").write_bytes(b"\x80\x04pickle")
+    (tmp_path / "d" / "codes.npy").write_bytes(b"\x80\x04pickle")
     with pytest.raises(RunError, match="prepare it again"):
         Dataset.load(tmp_path / "d")
 

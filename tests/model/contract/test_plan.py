@@ -181,6 +181,8 @@ def test_only_mode_off_goes_without_charges() -> None:
         (ModelChoice("mlp", (64, 32)), {"hidden": (0,)}),
         (ModelChoice(), {"knots": 1}),
         (LOCAL, {"local_steps": 0}),
+        (LOCAL, {"local_epochs": 1}),
+        (LOCAL, {"local_steps": 0, "local_epochs": 101}),
         (LOCAL, {"learning_rate": 0.0}),
         (LOCAL, {"batch_size": -1}),
         (LOCAL, {"prox": -1.0}),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,11 +19,15 @@ from simulation.small import small_dataset, small_plan
 DATA = small_dataset(90, seed=5)
 KNOTS = Knots.from_histogram(rows_histogram(DATA.x, np.ones(len(DATA.y)), DATA.schema), DATA.schema, 6)
 MODELS = [ModelChoice("additive", (), 6), ModelChoice("mlp", (6, 4), 6)]
-LOCALS = [LocalTraining(1, 0.6, 0, 0.0, 0.3), LocalTraining(4, 0.4, 0, 0.2, 0.3), LocalTraining(3, 0.4, 1, 0.1, 5.0)]
+LOCALS = [
+    LocalTraining(1, 0.6, 0, 0.0, 0.3),
+    LocalTraining(4, 0.4, 0, 0.2, 0.3),
+    LocalTraining(3, 0.4, 1, 0.1, 5.0),
+]
 
 
-def crowd(store: Path | None = None) -> Crowd:
-    return Crowd(DATA.ids, DATA.offsets, DATA.x, DATA.y, store=store)
+def crowd() -> Crowd:
+    return Crowd.of(DATA.ids, DATA.offsets, DATA.x, DATA.y)
 
 
 def task_of(model: ModelChoice, local: LocalTraining, round_: int = 3) -> Task:
@@ -69,11 +72,3 @@ def test_parts_add_up_to_the_whole_exactly() -> None:
     halves = [crowd().take(np.arange(a, b)) for a, b in ((0, 40), (40, 90))]
     parts = sum(BatchedEngine().train(half, task).sum for half in halves)
     assert np.abs(whole - parts).max() <= 4
-
-
-def test_inputs_kept_on_disk_give_the_same_sum(tmp_path: Path) -> None:
-    task = task_of(MODELS[0], LOCALS[0])
-    first = BatchedEngine().train(crowd(tmp_path), task).sum
-    assert len(list(tmp_path.glob("*.npy"))) == 1
-    np.testing.assert_array_equal(first, BatchedEngine().train(crowd(tmp_path), task).sum)
-    np.testing.assert_array_equal(first, BatchedEngine().train(crowd(), task).sum)
