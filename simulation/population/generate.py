@@ -23,7 +23,7 @@ from model.errors import InputError
 from model.risk.registry import R_DEFAULT, default_schema
 from model.risk.schema import Schema
 from simulation.population.compose import compose
-from simulation.population.latents import AGE_BANDS, DEVICE_TIERS, GENDERS, OBSERVATION_END
+from simulation.population.latents import AGE_BANDS, HANDSETS, GENDERS, OBSERVATION_END
 from simulation.population.outcomes import REGIMES
 from simulation.population.world import REGIONS
 
@@ -33,7 +33,7 @@ TODAY = OBSERVATION_END
 """The start day of a score asked for now: every observed event of a phone lies before it."""
 PROTECTED_VALUES: dict[str, tuple[str, ...]] = {
     "gender": GENDERS, "age_band": AGE_BANDS, "region": tuple(f"region-{i + 1:02d}" for i in range(REGIONS)),
-    "device_tier": DEVICE_TIERS,
+    "handset": HANDSETS,
 }  # fmt: skip
 """Protected attribute → the names of its codes. An audit-only store: no feature, no client, sees them."""
 

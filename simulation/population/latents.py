@@ -12,7 +12,7 @@ from simulation.population.world import World, pick
 
 GENDERS = ("woman", "man", "other")
 AGE_BANDS = ("18-24", "25-34", "35-44", "45-54", "55+")
-DEVICE_TIERS = ("low", "mid", "high", "top")
+HANDSETS = ("low", "mid", "high", "top")
 _GENDER_CUM = np.array([0.44, 0.99, 1.0])
 _AGE_CUM = np.array([0.26, 0.62, 0.84, 0.95, 1.0])
 _AGE_Z = np.array([-1.1, -0.2, 0.7, 1.3, 1.9])
@@ -68,7 +68,7 @@ class Person:
     enrol: Ints
 
     @property
-    def device_tier(self) -> Ints:
+    def handset(self) -> Ints:
         """(K,) `tier` under the name it is audited by."""
         return self.tier
 

@@ -164,7 +164,7 @@ def test_statistics_of_the_domain(regime):
 
 
 def test_protected_attributes_are_kept_apart(bulk):
-    assert set(bulk.protected) == {"gender", "age_band", "region", "device_tier"} == set(PROTECTED_VALUES)
+    assert set(bulk.protected) == {"gender", "age_band", "region", "handset"} == set(PROTECTED_VALUES)
     for name, codes in bulk.protected.items():
         assert name not in POP.schema.names
         assert len(codes) == POP.phones and codes.max() < len(PROTECTED_VALUES[name])
