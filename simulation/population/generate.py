@@ -23,7 +23,7 @@ from model.errors import InputError
 from model.risk.registry import R_DEFAULT, default_schema
 from model.risk.schema import Schema
 from simulation.population.compose import compose
-from simulation.population.latents import AGE_BANDS, HANDSETS, GENDERS, OBSERVATION_END
+from simulation.population.latents import AGE_BANDS, GENDERS, HANDSETS, OBSERVATION_END
 from simulation.population.outcomes import REGIMES
 from simulation.population.world import REGIONS
 
