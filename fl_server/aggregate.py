@@ -1,7 +1,7 @@
 """From integer partial sums to the next model: fixed denominator, noise, server optimiser (spec 7.7).
 
-Every phone counts once and the denominator is the expected cohort qN, public and fixed: a phone that drops out
-cannot shrink the noise, and no weight a client sends exists.
+Every phone counts once and the denominator is the expected cohort qrN (asked × expected to answer × phones), public and
+fixed: a phone that drops out cannot shrink the noise, and no weight a client sends exists.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Iterate:
 
 
 def mean_update(release: NDArray[np.int64], plan: TrainingPlan) -> Vector:
-    """Noised sum of updates over the fixed denominator qN, in model units."""
+    """Noised sum of updates over the fixed denominator qrN, in model units."""
     return release.astype(np.float64) / (plan.privacy.grid_scale * plan.expected_cohort)
 
 

@@ -30,9 +30,10 @@ def _coin(plan_digest: str, round_: int, node: int) -> float:
 def minimum(plan: TrainingPlan, population: int, participation: float) -> int:
     """Fewest phones a round may close with: the plan's minimum cohort, wherever the population allows as many.
 
-    RoundError where even the expected cohort lies below it: such a plan must not start (case 21).
+    RoundError where even the expected cohort (asked × expected to answer) lies below it: such a plan must not start
+    (case 21).
     """
-    expected = population * participation
+    expected = population * participation * plan.response
     if expected < plan.min_cohort:
         raise RoundError(
             f"{expected:.0f} phones are expected in a round and the plan asks for at least {plan.min_cohort}; "

@@ -102,7 +102,7 @@ def noise_sd(kind: str, plan: TrainingPlan) -> float:
 
 
 class _Server:
-    """The server optimiser of spec 7.7: u = noised sum / (scale · qN) − L2; FedAvg or FedAdam; then averaging."""
+    """The server optimiser of spec 7.7: u = noised sum / (scale · qrN) − L2; FedAvg or FedAdam; then averaging."""
 
     def __init__(self, plan: TrainingPlan, knots: Knots, network: Any, coordinates: Any) -> None:
         from model.risk.objective import penalised
@@ -124,7 +124,8 @@ class _Server:
         if logged.void:
             return
         plan, server = self.plan, self.plan.server
-        u = logged.noised.astype(np.float64) / (plan.privacy.grid_scale * plan.participation * plan.phones)
+        expected = plan.participation * plan.response * plan.phones
+        u = logged.noised.astype(np.float64) / (plan.privacy.grid_scale * expected)
         if server.l2:
             pull = self.coordinates.pull_back(self.coordinates.to_theta(self.v) * self.mask)
             u = u - plan.local.learning_rate * plan.local.turns * server.l2 * pull

@@ -118,6 +118,8 @@ class TrainingPlan(Record):
 
     `phones` (N, the train split) and `holdout_phones` are public counts; `created_at` is in Unix seconds;
     `seed` orders simulated shuffles and nothing else; `simulation` allows figures tagged simulation_only.
+    `participation` is the share of phones really asked, and what is accounted; `response` the public share of those
+    expected to answer by the deadline, so that a step is right on average. Neither depends on who answers.
     """
 
     name: str
@@ -141,6 +143,7 @@ class TrainingPlan(Record):
     min_observed_days: int = 30
     seed: int = 0
     simulation: bool = False
+    response: float = 1.0
 
     @property
     def schema_digest(self) -> str:
@@ -149,8 +152,8 @@ class TrainingPlan(Record):
 
     @property
     def expected_cohort(self) -> float:
-        """Phones expected in one training round: participation × N; the fixed denominator of the sum."""
-        return self.participation * self.phones
+        """Phones expected in one training round: participation × response × N; the fixed denominator of the sum."""
+        return self.participation * self.response * self.phones
 
     def check(self) -> None:
         """ContractError for a field out of its range; whether it is *allowed* is for the policy pack (spec 3.6)."""
@@ -162,6 +165,7 @@ class TrainingPlan(Record):
         require(self.min_cohort >= 1, f"the minimum cohort {self.min_cohort} is below 1; raise it")
         require(1 <= self.rounds <= MAX_ROUNDS, f"{self.rounds} rounds is outside 1 to {MAX_ROUNDS}; choose another")
         require(0 < self.participation <= 1, f"participation {self.participation} is outside 0 to 1; use 1 for all")
+        require(0 < self.response <= 1, f"response {self.response} is outside 0 to 1; use 1 where every phone answers")
         require(1 <= self.score_grid <= 600, f"the score grid {self.score_grid} is outside 1 to 600; use 10")
         require(
             self.score_days >= 1 and self.min_observed_days >= 0,
