@@ -1,13 +1,14 @@
 """Many virtual phones behind one Flower node: a slice of a dataset and an engine (spec 7.8).
 
-The node's messages are those of the field. Figures about single phones (norms, samples of updates) are
-simulation_only: they go to an `Observer` on the farm's own disk and never into a message.
+The node's messages are those of the field. Figures about single phones (norms, samples of updates, who was reached)
+are simulation_only: they go to an `Observer` or a `Teller` on the farm's own disk and never into a message.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +16,14 @@ from numpy.typing import NDArray
 from fl_client.answers import answer_size, histogram, part_of
 from fl_client.phones import Partial, Task, coins
 from model.errors import RunError
+from simulation.attendance import Attendance
+from simulation.availability import tiers_of
 from simulation.dataset import Dataset
 from simulation.engine.batched import BatchedEngine
 from simulation.engine.protocol import Crowd, Engine, Trained
 
 Observer = Callable[[Task, Trained], None]
+Teller = Callable[[Task, Mapping[str, int]], None]
 PHONES_A_CHUNK = 1 << 15
 
 
@@ -27,13 +31,16 @@ PHONES_A_CHUNK = 1 << 15
 class Farm:
     """`Phones` of a dataset. RunError when the plan is for another schema or for the field.
 
-    `sample` is how many phones' updates the observer is shown at each stage; 0 shows norms only.
+    `sample` is how many phones' updates the observer is shown at each stage; 0 shows norms only. With an `attendance`
+    the sum is over the phones it counts, and `tell` is told how many met which fate; without one, everybody answers.
     """
 
     data: Dataset
     engine: Engine = field(default_factory=BatchedEngine)
     observe: Observer | None = None
     sample: int = 0
+    attendance: Attendance | None = None
+    tell: Teller | None = None
     _crowds: dict[str, Crowd] = field(default_factory=dict, repr=False)
 
     def partial(self, task: Task) -> Partial:
@@ -51,16 +58,33 @@ class Farm:
         return Partial(crowd.phones, trained.sum)
 
     def _taking_part(self, split: str, participation: float, task: Task) -> Crowd:
-        """The split's phones whose coin of this round says so, over the dataset's rows."""
+        """The split's phones whose coin of this round says so and whose answer would be counted, over the same rows."""
+        crowd = self._crowd(split)
+        if participation >= 1.0 and self.attendance is None:
+            return crowd
+        asked = np.flatnonzero(coins(crowd.ids, task.plan.seed, task.round, participation))
+        if self.attendance is None:
+            return crowd.take(asked)
+        tiers = self._tiers if split == "all" else self._tiers[self._side(split)]
+        roll = self.attendance.roll(crowd.ids[asked], tiers[asked], task.round)
+        if self.tell is not None:
+            self.tell(task, roll.tally())
+        return crowd.take(asked[roll.counted])
+
+    def _crowd(self, split: str) -> Crowd:
         data = self.data
         if split not in self._crowds:
             whole = self._crowds.setdefault("all", Crowd.of(data.ids, data.offsets, data.x, data.y))
-            held = np.asarray(data.holdout)
-            self._crowds[split] = whole if split == "all" else whole.take(held if split == "holdout" else ~held)
-        crowd = self._crowds[split]
-        if participation >= 1.0:
-            return crowd
-        return crowd.take(np.flatnonzero(coins(crowd.ids, task.plan.seed, task.round, participation)))
+            self._crowds[split] = whole if split == "all" else whole.take(self._side(split))
+        return self._crowds[split]
+
+    def _side(self, split: str) -> NDArray[np.bool_]:
+        held = np.asarray(self.data.holdout)
+        return held if split == "holdout" else ~held
+
+    @cached_property
+    def _tiers(self) -> NDArray[np.int8]:
+        return tiers_of(self.data)
 
 
 def _counted(task: Task, crowd: Crowd) -> NDArray[np.int64]:

@@ -2,13 +2,15 @@
 
 Flower runs server and nodes as processes that share nothing but a path, so everything they need lies in one folder:
 `data/` (memory-mapped), `plan.cbor` (signed), `trust.cbor` (public keys), `releases/`, `ledger.jsonl`,
-`simulation_only/` (norms and samples, written by farms, never sent), `result.cbor`.
+`simulation_only/` (norms, samples and who was reached, written by farms, never sent), `attendance.json` (who answers;
+absent where everybody does), `result.cbor`.
 """
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,10 +22,13 @@ from model.canonical import decode, encode
 from model.contract.envelope import Signed, SigningKey, sign
 from model.contract.plan import DOMAIN, TrainingPlan
 from model.errors import RunError
+from simulation.attendance import Virtual
 from simulation.dataset import Dataset
 from simulation.engine.batched import BatchedEngine
 from simulation.engine.protocol import Engine, Trained
 from simulation.farm import Farm
+
+ATTENDANCE = "attendance.json"
 
 
 @dataclass(frozen=True)
@@ -57,11 +62,18 @@ class Workspace:
         """Let the coordinator wait for this many nodes."""
         (self.folder / "nodes").write_text(str(nodes))
 
-    def prepare(self, data: Dataset, plan: TrainingPlan, keys: Sequence[SigningKey]) -> None:
-        """Save the dataset unless it is there; sign the plan by `keys` (coordinator, reviewer); note whom to trust."""
+    def prepare(
+        self, data: Dataset, plan: TrainingPlan, keys: Sequence[SigningKey], attendance: Virtual | None = None
+    ) -> None:
+        """Save the dataset unless it is there; sign the plan by `keys` (coordinator, reviewer); note whom to trust.
+
+        `attendance` says which phones answer in time; None: all of them.
+        """
         if not (self.folder / "data").exists():
             data.save(self.folder / "data")
         (self.folder / "plan.cbor").write_bytes(sign(DOMAIN, plan.to_dict(), keys).to_bytes())
+        if attendance is not None:
+            (self.folder / ATTENDANCE).write_text(json.dumps(attendance.to_dict()), "utf-8")
         (self.folder / "trust.cbor").write_bytes(encode({key.keyid: key.public_bytes for key in keys}))
 
     def signed(self) -> Signed:
@@ -76,8 +88,14 @@ class Workspace:
     def farm(self, index: int, count: int, *, engine: Engine | None = None, sample: int = 0) -> Farm:
         """The `index`-th of `count` farms, writing what only a simulation may show beside the data."""
         data = Dataset.load(self.folder / "data").part(index, count)
-        observer = RecordTraining(self.folder / "simulation_only", index)
-        return Farm(data, engine or BatchedEngine(), observer, sample)
+        shown = self.folder / "simulation_only"
+        observer, teller = RecordTraining(shown, index), RecordAttendance(shown, index)
+        return Farm(data, engine or BatchedEngine(), observer, sample, self.attendance(), teller)
+
+    def attendance(self) -> Virtual | None:
+        """Who answers in time; None where everybody does."""
+        path = self.folder / ATTENDANCE
+        return Virtual.from_dict(json.loads(self._bytes(ATTENDANCE))) if path.exists() else None
 
     def _bytes(self, name: str) -> bytes:
         try:
@@ -95,11 +113,32 @@ class RecordTraining:
 
     def __call__(self, task: Task, trained: Trained) -> None:
         """Write round `task.round`; the file appears by rename."""
-        if not task.plan.simulation:
-            raise RunError("this plan is no simulation, so no figure of single phones may be written; unset observe")
+        _require_simulation(task)
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"round-{task.round:05d}-farm-{self.index:04d}.npz"
         temporary = path.with_name(f".{path.name}")
         with open(temporary, "wb") as file:
             np.savez(file, norms=trained.norms.astype(np.float32), raw=trained.raw, units=trained.units)
         os.replace(temporary, path)
+
+
+@dataclass(frozen=True)
+class RecordAttendance:
+    """`simulation_only`: how many of a farm's phones met which fate, one .json a round."""
+
+    folder: Path
+    index: int
+
+    def __call__(self, task: Task, tally: Mapping[str, int]) -> None:
+        """Write round `task.round`; the file appears by rename."""
+        _require_simulation(task)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f"attendance-{task.round:05d}-farm-{self.index:04d}.json"
+        temporary = path.with_name(f".{path.name}")
+        temporary.write_text(json.dumps({"kind": task.kind, "round": task.round, **tally}), "utf-8")
+        os.replace(temporary, path)
+
+
+def _require_simulation(task: Task) -> None:
+    if not task.plan.simulation:
+        raise RunError("this plan is no simulation, so no figure of single phones may be written; unset observe")
