@@ -1,18 +1,11 @@
-"""Exact discrete Gaussian noise on the integers, vectorised, from bytes alone (spec 6.4).
+"""Exact discrete Gaussian noise on the integers, vectorised, from bytes alone (spec 6.4, ADR 45).
 
-The sampler is Karney's Algorithm D ("Sampling exactly from the normal distribution", ACM TOMS 42(1), 2016, §5)
-for mean 0 and a whole σ, run on many lanes at once. Every integer v is written v = s·(kσ + j) with s = ±1,
-k ≥ 0 and 0 ≤ j < σ; with x = j/σ its weight factors as
-
-    exp(-v²/2σ²) = exp(-k²/2) · exp(-x(2k+x)/2),
-
-so k is drawn with weight exp(-k²/2), s and j uniformly, and the triple is kept with the second factor as its
-probability ((s, v) = (-1, 0) is dropped, or zero would count twice). The only random decisions are Bernoulli(p)
-with p = exp(-a/b), decided by von Neumann's alternating series over exact fractions (Canonne, Kamath and Steinke,
-"The discrete Gaussian for differential privacy", NeurIPS 2020, Algorithm 1), that is by comparing uniform integers.
-No floating point takes part, no tail is cut and no table is rounded: the output has exactly the stated law when
-the bytes are uniform, and nothing need be charged to δ for the sampler. Like the reference, its running time
-depends on what it draws; it is meant for a server or a phone alone with its noise, not for a shared core.
+A draw is a uniform point under bars that cover the curve exp(-v²/2σ²); the points under the curve are kept. One
+64-bit word chooses slot and place. All but a few slots lie wholly under the curve, so most words are a draw at
+once; for the others a second word places the point in its slot. Float64 decides where it provably cannot be wrong and
+fractions where it could be (bars.py), the tails are drawn block by block without an end, and what is drawn has exactly
+the stated law when the bytes are uniform: nothing need be charged to δ for the sampler. Its running time depends on
+what it draws; it is meant for a server or a phone alone with its noise, not for a shared core.
 """
 
 from __future__ import annotations
@@ -20,22 +13,23 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Sequence
+from fractions import Fraction
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
 
 from model.errors import BudgetError
+from model.privacy.bars import BITS, MARGIN, Bars, bars, below_curve
 from model.privacy.mechanism import GaussianRelease
 
 MAX_SIGMA = 2**40
 LANES = 1 << 15
+DIRECT = 64  # bytes; above it a key from the operating system is stretched
 U64 = npt.NDArray[np.uint64]
 I64 = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
-Fractions = Sequence[tuple[U64, U64]]
 
 
 class ByteSource(Protocol):
@@ -51,14 +45,17 @@ class ByteSource(Protocol):
 class OsSource:
     """The operating system's generator, the only source that protects anyone.
 
-    It keeps no state, so a forked process cannot repeat its parent's noise.
+    Up to DIRECT bytes are os.urandom's own. Longer requests are the AES-256-CTR key stream of a 256-bit key that
+    os.urandom gives for this one request; they are indistinguishable from uniform as long as AES is a pseudorandom
+    permutation (at the sampler's 2¹⁸ bytes a request the mode itself costs below 2⁻¹⁰⁰). No state is kept between
+    requests, so a forked process cannot repeat its parent's noise.
     """
 
     name = "os"
 
     def take(self, count: int) -> bytes:
-        """`count` fresh bytes from os.urandom."""
-        return os.urandom(count)
+        """`count` fresh bytes."""
+        return os.urandom(count) if count <= DIRECT else _key_stream(os.urandom(32)).update(bytes(count))
 
 
 class SeededSource:
@@ -72,12 +69,16 @@ class SeededSource:
 
     def __init__(self, seed: int, label: str = "noise", counter: int = 0) -> None:
         material = f"pocketscore/test-seeded\0{seed}\0{counter}\0{label}".encode()
-        key = hashlib.sha256(material).digest()
-        self._stream = Cipher(algorithms.AES256(key), modes.CTR(bytes(16))).encryptor()
+        self._stream = _key_stream(hashlib.sha256(material).digest())
 
     def take(self, count: int) -> bytes:
         """The next `count` bytes of the key stream."""
         return self._stream.update(bytes(count))
+
+
+def _key_stream(key: bytes) -> CipherContext:
+    """AES-256-CTR from counter zero; a key is used for one stream only."""
+    return Cipher(algorithms.AES256(key), modes.CTR(bytes(16))).encryptor()
 
 
 def grid_sigma(release: GaussianRelease, scale: int) -> int:
@@ -97,90 +98,62 @@ def discrete_gaussian(sigma: float, size: int, source: ByteSource) -> I64:
     """`size` independent draws with P(v) ∝ exp(-v²/2σ²) on the integers, as int64 (size,).
 
     `sigma` is in grid units and is rounded *up* to a whole number, so the noise is never less than asked for.
-    BudgetError unless 0 < sigma ≤ 2**40 (int64 then overflows with probability below exp(-2**42)).
+    BudgetError unless 0 < sigma ≤ 2**40 (int64 then overflows with probability below exp(-2**21), as an error).
     """
     if not 0 < sigma <= MAX_SIGMA:
         raise BudgetError(f"noise of {sigma!r} grid units cannot protect a release; use more than 0, up to {MAX_SIGMA}")
-    whole = math.ceil(sigma)
+    table = bars(math.ceil(sigma))
     parts = [np.zeros(0, np.int64)]
     missing = size
     while missing > 0:
-        kept = _candidates(whole, min(LANES, 9 * missing // 4 + 16), source)[:missing]
+        tries = math.ceil(missing / table.rate + 3 * math.sqrt(missing)) + 8
+        kept = _candidates(table, min(LANES, tries), source)[:missing]
         parts.append(kept)
         missing -= kept.size
     return np.concatenate(parts)
 
 
-def _candidates(sigma: int, lanes: int, source: ByteSource) -> I64:
-    """The draws that survive rejection among `lanes` tries."""
-    k = _whole_part(lanes, source)
-    width = np.full(k.size, sigma, np.uint64)
-    j = _below(width, source)
-    two = np.uint64(2)
-    x = [(j, width), (two * k * width + j, (two * k + two) * width)]
-    kept = _exp_power(k + np.uint64(1), x, source)
-    magnitude = (k * width + j)[kept].astype(np.int64)
-    negative = (_words(magnitude.size, source) & np.uint64(1)).astype(np.bool_)
-    once = ~(negative & (magnitude == 0))
-    signed: I64 = np.where(negative, -magnitude, magnitude)[once]
-    return signed
+def _candidates(table: Bars, lanes: int, source: ByteSource) -> I64:
+    """The points under the curve among `lanes` points under the bars."""
+    word = _words(lanes, source)
+    slot = (word >> np.uint64(64 - BITS)).view(np.int64)
+    value: I64 = table.start.take(slot, mode="clip")
+    value += (word & np.uint64((1 << table.shift) - 1)).view(np.int64)
+    kept: Flags = slot < table.sure
+    spots = np.flatnonzero(~kept)
+    value[spots], kept[spots] = _unsure(table, value[spots], table.level[slot[spots] - table.sure], source)
+    return value[kept]
 
 
-def _whole_part(lanes: int, source: ByteSource) -> U64:
-    """Draws of k ≥ 0 with weight exp(-k²/2) = exp(-½)^k · exp(-1)^(k(k-1)/2); at most `lanes` of them."""
-    k = np.zeros(lanes, np.uint64)
-    alive = np.arange(lanes)
-    one = np.uint64(1)
-    while alive.size:
-        half = (np.ones(alive.size, np.uint64), np.full(alive.size, 2, np.uint64))
-        alive = alive[_exp_trial(alive.size, [half], source)]
-        k[alive] += one
-    pairs: U64 = (k * (k - one)) >> one
-    return k[_exp_power(pairs, [], source)]
+def _unsure(table: Bars, value: I64, level: npt.NDArray[np.float64], source: ByteSource) -> tuple[I64, Flags]:
+    """Values of the lanes whose slot is not sure (those of the tails are drawn here), and which are kept."""
+    word = _words(value.size, source)
+    height = level + word * 2.0**-64
+    slack = np.ones(value.size)
+    shares = {}
+    for lane in np.flatnonzero(level < 0).tolist():
+        value[lane], shares[lane] = _tail(table, source)
+        slack[lane] = float(shares[lane])
+        height[lane] = float(int(word[lane]) * shares[lane] / 2**64)
+    curve = table.curve(value)
+    kept: Flags = height < curve
+    for lane in np.flatnonzero(np.abs(height - curve) <= MARGIN * (curve + slack)).tolist():
+        share = shares.get(lane, Fraction(1))
+        low = Fraction(max(0, int(level[lane]))) + int(word[lane]) * share / 2**64
+        kept[lane] = below_curve(table, int(value[lane]), low, share / 2**64, lambda: int(_words(1, source)[0]))
+    return value, kept
 
 
-def _exp_power(times: U64, fractions: Fractions, source: ByteSource) -> Flags:
-    """Bernoulli(exp(-times · ∏ fractions)) a lane: `times` trials, all of which must succeed."""
-    verdict = np.ones(times.size, np.bool_)
-    alive = np.flatnonzero(times)
-    done = 0
-    while alive.size:
-        success = _exp_trial(alive.size, [(n[alive], d[alive]) for n, d in fractions], source)
-        verdict[alive[~success]] = False
-        done += 1
-        alive = alive[success & (times[alive] > done)]
-    return verdict
-
-
-def _exp_trial(lanes: int, fractions: Fractions, source: ByteSource) -> Flags:
-    """Bernoulli(exp(-γ)) a lane with γ = ∏ fractions in [0, 1]: the first i whose Bernoulli(γ/i) fails is odd."""
-    verdict = np.zeros(lanes, np.bool_)
-    alive = np.arange(lanes)
-    i = 0
-    while alive.size:
-        i += 1
-        heads: Flags = np.ones(alive.size, np.bool_)
-        if i > 1:
-            heads = _below(np.full(alive.size, i, np.uint64), source) == 0
-        for numerator, denominator in fractions:
-            heads &= _below(denominator, source) < numerator
-        verdict[alive[~heads]] = i % 2 == 1
-        alive = alive[heads]
-        fractions = [(n[heads], d[heads]) for n, d in fractions]
-    return verdict
-
-
-def _below(bound: U64, source: ByteSource) -> U64:
-    """Uniform integers in [0, bound), exactly: words of the last incomplete stretch of `bound` are drawn again."""
-    word = _words(bound.size, source)
-    top = ~np.uint64(0) - (~bound + np.uint64(1)) % bound
-    late = np.flatnonzero(word > top)
-    while late.size:
-        word[late] = _words(late.size, source)
-        late = late[word[late] > top[late]]
-    result: U64 = word % bound
-    return result
+def _tail(table: Bars, source: ByteSource) -> tuple[int, Fraction]:
+    """A place in the tails, block b with probability 2^-(b+1) and both sides alike; and the height of its bar."""
+    block = 0
+    while source.take(1)[0] & 1:
+        block += 1
+    wide = table.sigma.bit_length()
+    word = int(_words(1, source)[0])
+    far = table.reach + (block << wide) + (word >> 1) % (1 << wide)
+    return (~far if word & 1 else far), table.tail_share(block)
 
 
 def _words(count: int, source: ByteSource) -> U64:
-    return np.frombuffer(source.take(8 * count), dtype="<u8").astype(np.uint64)
+    return np.frombuffer(source.take(8 * count), dtype="<u8").astype(np.uint64, copy=False)

@@ -7,16 +7,19 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
 
 from model.errors import BudgetError
 from model.privacy.mechanism import GaussianRelease
 from model.privacy.noise import (
+    DIRECT,
+    LANES,
     MAX_SIGMA,
     OsSource,
     SeededSource,
-    _below,
-    _exp_power,
     discrete_gaussian,
     grid_sigma,
 )
@@ -123,7 +126,7 @@ def test_it_agrees_with_the_reference_sampler(sigma: int) -> None:
 
 @pytest.mark.parametrize("sigma", [1000.0, 2e7, 5.24e8, 1e9, float(MAX_SIGMA)])
 def test_large_sigmas_have_gaussian_moments_and_shape(sigma: float) -> None:
-    size = 60_000
+    size = 150_000
     unit = discrete_gaussian(sigma, size, SeededSource(3, "moments", int(sigma))).astype(float) / sigma
     assert abs(unit.mean()) < 5 / math.sqrt(size)
     assert abs(unit.var() - 1) < 5 * math.sqrt(2 / size)
@@ -138,35 +141,33 @@ def test_the_low_bits_of_large_noise_are_uniform() -> None:
     assert stats.chisquare(np.bincount((draws // 2) * 2 & 63, minlength=64)).pvalue < ALPHA
 
 
+def test_sums_of_draws_have_the_variance_of_a_sum() -> None:
+    """Draws are independent: neighbours in one call, and calls of one source, do not lean on each other."""
+    source = SeededSource(7, "sums")
+    sums = np.stack([discrete_gaussian(1e6, 3000, source) for _ in range(40)]).sum(0) / (1e6 * math.sqrt(40))
+    assert stats.kstest(sums, "norm").pvalue > ALPHA > stats.kstest(sums * 1.25, "norm").pvalue
+    row = discrete_gaussian(1e6, 200_000, source) / 1e6
+    assert abs(np.mean(row[1:] * row[:-1])) < 5 / math.sqrt(row.size)
+    assert abs(np.mean(row[1:] * (row[:-1] + 0.05 * row[1:]))) > 5 / math.sqrt(row.size)
+
+
+@given(size=st.integers(0, 3000), sigma=st.integers(1, 2**40), seed=st.integers(0, 99))
+@settings(max_examples=40, deadline=None)
+def test_any_size_and_sigma(size: int, sigma: int, seed: int) -> None:
+    draws = discrete_gaussian(sigma, size, SeededSource(seed))
+    assert draws.dtype == np.int64 and draws.shape == (size,)
+    assert np.abs(draws).max(initial=0) <= 9 * sigma
+    assert np.array_equal(draws, discrete_gaussian(sigma, size, SeededSource(seed)))
+
+
+def test_more_draws_than_one_block_of_lanes_follow_the_law_too() -> None:
+    draws = discrete_gaussian(7, 3 * LANES + 5, SeededSource(13))
+    assert draws.size == 3 * LANES + 5 and chi_square(draws, 7) > ALPHA
+    assert len({draws[i * LANES : i * LANES + 50].tobytes() for i in range(3)}) == 3
+
+
 def test_sigma_is_rounded_up_never_down() -> None:
     assert np.array_equal(discrete_gaussian(6.01, 500, SeededSource(1)), discrete_gaussian(7, 500, SeededSource(1)))
-
-
-@pytest.mark.parametrize("times", [0, 1, 3])
-def test_bernoulli_of_exp_has_its_probability(times: int) -> None:
-    size = 60_000
-    fraction = (np.full(size, 3, np.uint64), np.full(size, 7, np.uint64))
-    hits = _exp_power(np.full(size, times, np.uint64), [fraction], SeededSource(9, "exp", times))
-    p = math.exp(-times * 3 / 7)
-    assert abs(hits.mean() - p) <= 5 * math.sqrt(p * (1 - p) / size)
-
-
-@pytest.mark.parametrize("bound", [1, 2, 3, 2**63 + 1, 2**64 - 1])
-def test_integers_below_a_bound_are_below_it_and_uniform(bound: int) -> None:
-    draws = _below(np.full(20_000, bound, np.uint64), SeededSource(2, "below", bound % 997))
-    assert int(draws.max()) < bound
-    if bound < 4:
-        assert stats.chisquare(np.bincount(draws.astype(int), minlength=bound)).pvalue > ALPHA or bound == 1
-    else:
-        assert stats.kstest(draws.astype(float) / bound, "uniform").pvalue > ALPHA
-
-
-def test_a_modulo_without_rejection_would_be_biased() -> None:
-    bound = 2**63 + 2**62  # 2**64 is no multiple of it: the lower third of the range would come twice as often
-    words = np.frombuffer(SeededSource(2).take(8 * 20_000), "<u8")
-    assert stats.kstest((words % np.uint64(bound)).astype(float) / bound, "uniform").pvalue < ALPHA
-    fair = _below(np.full(20_000, bound, np.uint64), SeededSource(2)).astype(float) / bound
-    assert stats.kstest(fair, "uniform").pvalue > ALPHA
 
 
 def test_the_smoothing_bound_that_the_accounting_rests_on() -> None:
@@ -218,17 +219,47 @@ def test_operating_system_noise_is_fresh_each_time() -> None:
     assert discrete_gaussian(1e6, 0, OsSource()).shape == (0,)
 
 
-def test_a_forked_process_does_not_repeat_its_parents_noise() -> None:
+@pytest.mark.parametrize("count", [1, DIRECT, DIRECT + 1, 5000])
+def test_a_forked_process_does_not_repeat_its_parents_noise(count: int) -> None:
     source = OsSource()
+    source.take(count)
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
-        os.write(writer, source.take(32))
+        os.write(writer, source.take(count + 31))
         os._exit(0)
     os.waitpid(child, 0)
-    assert os.read(reader, 32) != source.take(32)
+    theirs, ours = os.read(reader, 10_000), source.take(count + 31)
+    assert len(theirs) == len(ours) == count + 31 and theirs != ours
     os.close(reader)
     os.close(writer)
+
+
+def test_every_long_request_stretches_a_key_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, real = [], os.urandom
+
+    def urandom(count: int) -> bytes:
+        asked.append(count)
+        return real(count)
+
+    monkeypatch.setattr(os, "urandom", urandom)
+    source = OsSource()
+    taken = [source.take(count) for count in (0, 8, DIRECT, DIRECT + 1, 4000, 4000)]
+    assert [len(part) for part in taken] == [0, 8, DIRECT, DIRECT + 1, 4000, 4000]
+    assert asked == [0, 8, DIRECT, 32, 32, 32] and taken[4] != taken[5]
+    assert vars(source) == {}
+    monkeypatch.setattr(os, "urandom", lambda count: bytes(count))  # control: with one key they would be equal
+    assert source.take(4000) == source.take(4000)
+
+
+def test_the_key_stream_is_aes_256_in_counter_mode(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NIST SP 800-38A F.5.5's key; the stream from counter zero is AES of 0, 1, 2, … under it."""
+    key = bytes.fromhex("603deb1015ca71be2b73aef0857d77811f352c073b6108d72d9810a30914dff4")
+    monkeypatch.setattr(os, "urandom", lambda count: key[:count])
+    block = Cipher(algorithms.AES256(key), modes.ECB()).encryptor()
+    assert block.update(bytes.fromhex("6bc1bee22e409f96e93d7e117393172a")).hex() == "f3eed1bdb5d2a03c064b5a7e3db181f8"
+    blocks = b"".join(block.update(i.to_bytes(16, "big")) for i in range(7))
+    assert OsSource().take(100) == blocks[:100]
 
 
 def test_the_sampler_takes_nothing_but_bytes_from_its_source() -> None:
