@@ -1,129 +1,122 @@
-"""Many phones at once: the same numbers as the phone loop, in segments instead of objects (spec 7.8).
-
-Additive: with the rows' preconditioned inputs phi' = [1 | phi] P kept between rounds, a step is one product, one
-sigmoid and one segment sum, in NumPy: a farm whose inputs are kept never loads torch. MLP: see `padded`. Clip and
-encode are `fl_client.update.encode_rows`, so nothing about privacy is written twice.
-"""
+"""Many phones at once: the same numbers as the phone loop, in chunks of stacked arrays (spec 7.8)."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from queue import SimpleQueue
+
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from fl_client.answers import knots_of
-from fl_client.batches import batch_weights, steps_of
 from fl_client.phones import Task
-from fl_client.update import encode_rows
 from simulation.engine.inputs import problem_of
-from simulation.engine.problem import Columns, Hats, Problem
-from simulation.engine.protocol import Crowd, Trained, rows_of
+from simulation.engine.mlp import Mlp
+from simulation.engine.problem import Problem
+from simulation.engine.protocol import Crowd, Trained
+from simulation.engine.space import Space
+from simulation.engine.tally import Tally, encode_parts
 
-# Chunks stay small enough to live on the heap: fresh pages cost more than the arithmetic on them.
-NUMBERS_A_CHUNK = 1 << 17
-Rows = NDArray[np.float32]
+Ints = NDArray[np.int64]
+NUMBERS_A_CHUNK = 300_000
+ROWS_A_CHUNK = 1 << 14
+MOST = 4096
 
 
+@dataclass(frozen=True)
 class BatchedEngine:
-    """Chunks of phones, one vector of integer sums."""
+    """Chunks of phones, one vector of integer sums. `chunk` phones at a time; `threads` None is torch's own number."""
 
-    name = "batched"
+    chunk: int | None = None
+    threads: int | None = None
+    name: str = "batched"
 
     def train(self, crowd: Crowd, task: Task, sample: int = 0) -> Trained:
         """Sum of encoded updates; see `Engine.train`."""
-        local, scale = task.plan.local, task.plan.privacy.grid_scale
-        problem = problem_of(crowd, task)
-        total = np.zeros(len(task.flat), dtype=np.int64)
-        norms = np.zeros(crowd.phones)
-        shape = (min(sample, crowd.phones), len(task.flat))
+        return self.solve(problem_of(crowd, task), sample)
+
+    def solve(self, problem: Problem, sample: int = 0) -> Trained:
+        """One round of `problem`; UpdateError where a phone's training leaves the finite numbers."""
+        local, model = problem.local, Mlp.of(problem)
+        group = int(2**24 / (local.clip_norm * problem.scale))
+        norms = np.zeros(len(problem.counts))
+        shape = (min(sample, len(norms)), problem.dimension)
         raw, units = np.zeros(shape), np.zeros(shape, dtype=np.int64)
-        size = max(NUMBERS_A_CHUNK // max(len(task.flat), 1), 16)
-        for phones in _chunks(crowd, size, by_length=bool(task.plan.model.hidden)):
-            deltas = _deltas(problem, task, phones)
-            kept = phones < sample
-            raw[phones[kept]] = deltas[kept]
-            encoded, norms[phones] = encode_rows(deltas, local.clip_norm, scale)
-            units[phones[kept]] = encoded[kept]
-            total += encoded.sum(axis=0).astype(np.int64)
-        return Trained(total, norms, raw, units)
+
+        def one(phones: Ints, tally: Tally, space: Space) -> None:
+            parts = [p.flatten(1) for p in model.deltas(phones, space)]
+            kept = np.flatnonzero(phones < sample)
+            if len(kept):
+                raw[phones[kept]] = torch.cat([part[kept] for part in parts], dim=1).numpy()
+            big, rest = gather(parts, space)
+            norms[phones] = encode_parts([*big, rest], local.clip_norm, problem.scale, space)
+            scatter(parts, rest)
+            if len(kept):
+                units[phones[kept]] = torch.cat([part[kept] for part in parts], dim=1).numpy()
+            tally.add(parts, group)
+
+        total = self._over(problem, one)
+        return Trained(total.astype(np.int64), norms, raw, units)
+
+    def plain(self, problem: Problem) -> NDArray[np.float64]:
+        """The sum of raw updates (d,), neither clipped nor on the grid: what clip and encode are measured against."""
+        model = Mlp.of(problem)
+
+        def one(phones: Ints, tally: Tally, space: Space) -> None:
+            tally.add([p.flatten(1) for p in model.deltas(phones, space)], 32)
+
+        return self._over(problem, one)
+
+    def _over(self, problem: Problem, one: Callable[[Ints, Tally, Space], None]) -> NDArray[np.float64]:
+        todo: SimpleQueue[Ints] = SimpleQueue()
+        for phones in chunks(problem, self.chunk):
+            todo.put(phones)
+        own = torch.get_num_threads()
+        threads = min(self.threads or own, max(todo.qsize(), 1))
+
+        def work() -> Tally:
+            torch.set_num_threads(1)
+            tally, space = Tally(), Space()
+            while not todo.empty():
+                one(todo.get(), tally, space)
+            return tally
+
+        with ThreadPoolExecutor(threads) as pool:
+            tallies = [f.result() for f in [pool.submit(work) for _ in range(threads)]]
+        torch.set_num_threads(own)
+        found = [tally.flat for tally in tallies if tally.sums]
+        return sum(found) if found else np.zeros(problem.dimension)
 
 
-def _chunks(crowd: Crowd, size: int, *, by_length: bool) -> list[NDArray[np.int64]]:
-    """Labelled phones in chunks. Unlabelled ones add zeros, so nothing is computed for them."""
-    counts = crowd.counts
-    labelled = np.flatnonzero(counts > 0)
-    if by_length:
-        labelled = labelled[np.argsort(counts[labelled], kind="stable")]
-    return [labelled[at : at + size] for at in range(0, len(labelled), size)]
+def gather(parts: list[Tensor], space: Space) -> tuple[list[Tensor], Tensor]:
+    width = sum(p.shape[1] for p in parts)
+    big = [p for p in parts if p.shape[1] * 8 > width]
+    small = [p for p in parts if p.shape[1] * 8 <= width]
+    rest = torch.cat(small, dim=1, out=space.take("rest", len(parts[0]), sum(p.shape[1] for p in small)))
+    return big, rest
 
 
-def _deltas(problem: Problem, task: Task, phones: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The raw updates (len(phones), d) of labelled phones, float64."""
-    counts, ids, local = problem.counts[phones], problem.ids[phones], problem.local
-    rows, offsets = rows_of(problem.first[phones], counts)
-    steps = steps_of(local, counts)
-    weights = [
-        batch_weights(ids, offsets, problem.seed, problem.round, step, local.batch_size)
-        * np.repeat(step < steps, counts)
-        for step in range(int(steps.max()))
-    ]
-    taken, y = _inputs(problem, rows), np.asarray(problem.y[rows])
-    if problem.hidden:
-        from simulation.engine.padded import mlp_deltas
-
-        return mlp_deltas(task, knots_of(task), taken, y, offsets, weights)
-    return _additive(task, taken, y, offsets, weights)
+def scatter(parts: list[Tensor], rest: Tensor) -> None:
+    width = sum(p.shape[1] for p in parts)
+    at = 0
+    for p in parts:
+        if p.shape[1] * 8 <= width:
+            p.copy_(rest[:, at : at + p.shape[1]])
+            at += p.shape[1]
 
 
-def _inputs(problem: Problem, rows: NDArray[np.int64]) -> Rows:
-    """Rows' inputs looked up: additive (n, d) in training coordinates, MLP (n, width)."""
-    of = problem.rows
-    if isinstance(of, Columns):
-        return np.asarray(of.values[of.table + of.codes[rows][:, of.feature]])
-    if not isinstance(of, Hats):
-        return np.asarray(of.x[rows])
-    codes = of.codes[rows]
-    parts = [np.full((len(rows), 1), of.bias, dtype=np.float32)]
-    at, ends = 0, [*of.start[1:].tolist(), len(of.hat)]
-    for j, (size, block) in enumerate(zip(of.sizes.tolist(), of.blocks, strict=True)):
-        level = slice(int(of.start[j]), ends[j])
-        phi = np.zeros((ends[j] - int(of.start[j]), size + 1))
-        place = np.arange(len(phi))
-        phi[place, np.minimum(of.hat[level] + 1, size - 1)] = of.high[level]
-        phi[place, of.hat[level]] = of.low[level]
-        phi[:, size] = of.flag[level]
-        table = ((phi - of.centre[at : at + size + 1]) @ block).astype(np.float32)
-        parts.append(table[codes[:, j]])
-        at += size + 1
-    return np.concatenate(parts, axis=1)
-
-
-def _additive(
-    task: Task, inputs: Rows, y: Rows, offsets: NDArray[np.int64], weights: list[Rows]
-) -> NDArray[np.float64]:
-    """Deltas (P, d) by E steps; they are kept apart from the sent model, so no digits cancel."""
-    rate, prox = task.plan.local.learning_rate, task.plan.local.prox
-    sent = (inputs @ task.flat).astype(np.float64)
-    deltas = _segment_sums(_errors(sent, y, weights[0]) * -rate, inputs, offsets)
-    owner = np.repeat(np.arange(len(deltas)), np.diff(offsets))
-    for weight in weights[1:]:
-        logits = sent + np.einsum("ij,ij->i", inputs, deltas.astype(np.float32)[owner])
-        deltas *= 1 - rate * prox
-        deltas += _segment_sums(_errors(logits, y, weight) * -rate, inputs, offsets)
-    return deltas
-
-
-def _errors(logits: NDArray[np.float64], y: Rows, weight: Rows) -> NDArray[np.float64]:
-    """Slope of each row's weighted loss by its logit, (R,)."""
-    return np.asarray((0.5 * (1 + np.tanh(logits / 2)) - y) * weight)
-
-
-def _segment_sums(values: NDArray[np.float64], inputs: Rows, offsets: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Row i: Σ values_r · inputs_r over the rows r of phone i, (P, d) float64. Every phone has a row."""
-    products = inputs * values.astype(np.float32)[:, None]
-    first, counts = offsets[:-1], np.diff(offsets)
-    sums = products[first].astype(np.float64)
-    # Row by row over the few phones that have so many: np.add.reduceat walks columns and is five times slower.
-    for turn in range(1, int(counts.max())):
-        longer = np.flatnonzero(counts > turn)
-        sums[longer] += products[first[longer] + turn]
-    return sums
+def chunks(problem: Problem, chunk: int | None) -> Iterator[Ints]:
+    """Labelled phones by falling number of rows; unlabelled ones add zeros, so nothing is computed for them."""
+    labelled = np.flatnonzero(problem.counts > 0)
+    order = labelled[np.argsort(-problem.counts[labelled], kind="stable")]
+    size = chunk or min(max(NUMBERS_A_CHUNK // problem.dimension, 16), MOST)
+    at = 0
+    while at < len(order):
+        longest = int(problem.counts[order[at]])
+        width = longest if not problem.local.batch_size else min(longest, problem.local.batch_size)
+        end = at + max(min(size, ROWS_A_CHUNK // width), 1)
+        yield order[at:end]
+        at = end

@@ -1,0 +1,85 @@
+"""Clip, encode and add up a chunk's updates where they lie, in float32 and still within the bound (spec 7.5, 7.8).
+
+The road is that of `fl_client.update`: scale to the clip norm, round toward zero, add whole numbers. What differs is
+the number type, so the bound is drawn in by every rounding float32 may make; whatever that does not cover goes
+through `encode_rows` itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fl_client.update import encode_rows
+from simulation.engine.space import Space
+
+BLOCK = 16  # squares added in float32 before float64 takes over
+ROUNDING = 2.0**-24  # half a unit in the last place of float32, relative
+# Norms err by half of BLOCK roundings; divisor and quotient by one each; two more for what float64 does.
+SHORTER = 1 - (BLOCK / 2 + 4) * ROUNDING
+TINY = 1e-12  # clip norms whose squares float32 cannot hold
+
+
+@dataclass
+class Tally:
+    """Sums over phones, one float64 vector a part of the model; exact for whole numbers up to 2^53."""
+
+    sums: list[Tensor] = field(default_factory=list)
+
+    def add(self, parts: list[Tensor], group: int) -> None:
+        """Add the rows of every part (P, k). `group` rows may be added up in float32 without rounding."""
+        if not self.sums:
+            self.sums = [torch.zeros(part.shape[1], dtype=torch.float64) for part in parts]
+        for total, part in zip(self.sums, parts, strict=True):
+            if group < 8:
+                total += part.sum(0, dtype=torch.float64)
+                continue
+            for at in range(0, len(part), group):
+                total += part[at : at + group].sum(0)
+
+    @property
+    def flat(self) -> NDArray[np.float64]:
+        """The sum in the model's order, (d,)."""
+        return np.concatenate([total.numpy() for total in self.sums])
+
+
+def encode_parts(parts: list[Tensor], norm: float, scale: int, space: Space) -> NDArray[np.float64]:
+    """Parts (P, k) float32 become grid units in place; norms before clipping (P,) come back.
+
+    The units' norm never exceeds norm · scale. UpdateError if a value is not finite.
+    """
+    squares = torch.zeros(len(parts[0]), dtype=torch.float64)
+    for part in parts:
+        squares += _squares(part, space)
+    if norm < TINY or not bool(torch.isfinite(squares).all()):
+        return _exactly(parts, norm, scale)
+    norms = squares.sqrt_()
+    bound = norm * SHORTER
+    divisor = (torch.clamp(norms / bound, min=1.0) / scale).float()[:, None]
+    for part in parts:
+        torch.div(part, divisor, rounding_mode="trunc", out=part)
+    return np.asarray(norms.numpy())
+
+
+def _squares(part: Tensor, space: Space) -> Tensor:
+    """Sum of squares of each row, (P,) float64: at most BLOCK of them are added in float32."""
+    phones, width = part.shape
+    square = torch.mul(part, part, out=space.take("square", phones, width))
+    long = width // BLOCK
+    blocks = square.as_strided((phones, BLOCK, long), (width, long, 1))
+    rest = square[:, BLOCK * long :]
+    return blocks.sum(1).sum(1, dtype=torch.float64) + rest.sum(1, dtype=torch.float64)
+
+
+def _exactly(parts: list[Tensor], norm: float, scale: int) -> NDArray[np.float64]:
+    joined = torch.cat(parts, dim=1).double().numpy()
+    units, norms = encode_rows(joined, norm, scale)
+    at = 0
+    for part in parts:
+        part.copy_(torch.from_numpy(units[:, at : at + part.shape[1]]))
+        at += part.shape[1]
+    return norms
