@@ -62,7 +62,7 @@ struct ps_mlp {
 };
 
 // The additive model by two active hats a feature; level = start[j] + codes[r * features + j].
-// blocks: per feature (K_j+1) x (K_j+1) row-major float32, one after the other; centred[D] = centre * blocks, per feature.
+// blocks: per feature (K_j+1) x (K_j+1) row-major, one after the other. Row r's input is [bias | (phi_r - centre) * blocks].
 struct ps_additive {
     int32_t features;
     const void *codes;
@@ -75,7 +75,7 @@ struct ps_additive {
     const float *flag;
     const int32_t *sizes;      // (features) K_j
     const double *blocks;
-    const double *centred;     // (D)
+    const double *centre;      // (D)
     double bias;
     const float *flat;         // (d = D + 1)
     int64_t dimension;
