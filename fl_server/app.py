@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from fl_server.budget import Budget
 from fl_server.checkpoint import Checkpoint
 from fl_server.coordinator import Coordinator, Progress
 from fl_server.rounds import Phase, Release, State
-from fl_server.strategy import FederationStrategy
+from fl_server.strategy import Clock, FederationStrategy
 from model.canonical import decode
 from model.contract.envelope import Signed
 from model.contract.plan import TrainingPlan
@@ -56,8 +57,10 @@ def run(
     source: Callable[[Phase], ByteSource] | None = None,
     on_progress: Progress = lambda release, state: None,
     timeout: float = 3600.0,
+    clock: Clock = time,
 ) -> Result:
-    """Run, or resume, the plan in `signed` with its releases under `folder`.
+    """Run, or resume, the plan in `signed` with its releases under `folder`; rounds close `timeout` seconds after they
+    open.
 
     The coordinator is its own signer, so signatures are for phones to check. RunError, RoundError or BudgetError in
     one sentence; what was released before stays in `folder`, and calling again resumes.
@@ -65,7 +68,7 @@ def run(
     plan = TrainingPlan.from_dict(decode(signed.payload, max_bytes=1 << 22))
     with Checkpoint(folder, plan.digest) as checkpoint:
         coordinator = Coordinator(signed, plan, budget, checkpoint, source=source, on_progress=on_progress)
-        FederationStrategy(coordinator, timeout=timeout).run(grid)
+        FederationStrategy(coordinator, timeout=timeout, clock=clock).run(grid)
         return result_of(plan, coordinator.state, tuple(coordinator.releases))
 
 

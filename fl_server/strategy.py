@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
@@ -20,14 +21,27 @@ FIRST_POLL_SECONDS, LAST_POLL_SECONDS = 0.05, 1.0
 MESSAGE_TYPES = {"knots": "query.knots", "train": "train", "calibrate": "query.calibrate", "evaluate": "query.evaluate"}
 
 
+class Clock(Protocol):
+    """What tells the time and lets it pass: the `time` module, or a virtual clock."""
+
+    def monotonic(self) -> float:
+        """Seconds since some moment."""
+        ...
+
+    def sleep(self, seconds: float, /) -> None:
+        """Let this much time pass."""
+        ...
+
+
 class FederationStrategy(Strategy):
     """One phase of the coordinator a Flower round. `run` drives every remaining phase; `start` works as well.
 
-    Weights, counts and metrics a client sends are not read: a reply is a header and one integer vector.
+    A round closes when all have answered, or `timeout` seconds of `clock` after it opened: who answers later is a
+    missing phone. Weights, counts and metrics a client sends are not read: a reply is a header and one integer vector.
     """
 
-    def __init__(self, coordinator: Coordinator, *, timeout: float = 3600.0) -> None:
-        self._coordinator, self._timeout = coordinator, timeout
+    def __init__(self, coordinator: Coordinator, *, timeout: float = 3600.0, clock: Clock = time) -> None:
+        self._coordinator, self._timeout, self._clock = coordinator, timeout, clock
         self._question: Question | None = None
         self._sent: list[Message] = []
 
@@ -95,16 +109,16 @@ class FederationStrategy(Strategy):
         Grid.send_and_receive sleeps three seconds between polls; a round of phones that answer at once need not.
         """
         waiting = {identifier for identifier in grid.push_messages(messages) if identifier} if messages else set()
-        replies, end = list[Message](), time.monotonic() + self._timeout
+        replies, end = list[Message](), self._clock.monotonic() + self._timeout
         pause = FIRST_POLL_SECONDS
         while waiting:
             arrived = list(grid.pull_messages(sorted(waiting)))
             replies += arrived
             waiting -= {reply.metadata.reply_to_message_id for reply in arrived}
-            if not waiting or time.monotonic() > end:
+            if not waiting or self._clock.monotonic() >= end:
                 break
             if not arrived:
-                time.sleep(pause)
+                self._clock.sleep(pause)
                 pause = min(2 * pause, LAST_POLL_SECONDS)
         return replies
 
