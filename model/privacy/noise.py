@@ -106,7 +106,7 @@ def discrete_gaussian(sigma: float, size: int, source: ByteSource) -> I64:
     parts = [np.zeros(0, np.int64)]
     missing = size
     while missing > 0:
-        tries = math.ceil(missing / table.rate + 3 * math.sqrt(missing)) + 8
+        tries = math.ceil(missing / table.rate + math.sqrt(missing)) + 8
         kept = _candidates(table, min(LANES, tries), source)[:missing]
         parts.append(kept)
         missing -= kept.size

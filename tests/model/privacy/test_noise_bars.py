@@ -145,7 +145,7 @@ def test_the_exact_comparison_against_ninety_digits(sigma: int, data: st.DataObj
     nudge = data.draw(st.sampled_from([-(2**100), -(2**63), -1, 1, 2**63, 2**100]))
     with localcontext() as context:
         context.prec = 90
-        bits = max(0, int(curve(table, value) * 2**128) + nudge + (nudge < 0 and value == 0))
+        bits = max(0, int(curve(table, value) * 2**128) + nudge)
     more = Script(bits & (2**64 - 1), *[2**63] * 3)
     low = Fraction(bits >> 64, 2**64)
 
@@ -162,11 +162,11 @@ def tails(sigma: int, tries: int) -> np.ndarray:
 
 @pytest.mark.parametrize("sigma", [3, 6])
 def test_the_tails_follow_the_law(sigma: int) -> None:
-    draws, reach = tails(sigma, 70_000), bars(sigma).reach
+    draws, reach = tails(sigma, 50_000), bars(sigma).reach
     v = np.arange(-20 * sigma, 20 * sigma)
     v = v[(v >= reach) | (v < -reach)]
     seen = np.array([(draws == x).sum() for x in v])
-    assert seen.sum() == draws.size > 600
+    assert seen.sum() == draws.size > 400
 
     def p_value(width: float) -> float:
         weight = np.exp(-(v.astype(float) ** 2) / (2 * width**2))
