@@ -1,7 +1,7 @@
 """Phones a second from nothing to feature rows, with two processes: `python benchmarks/population.py --phones 40960`.
 
 Prints one line a run and, last, one JSON object. A run starts its processes, makes every raw event of every phone,
-extracts the features of every labelled row from those events, and gathers the rows.
+extracts the features of every labelled row from those events, and gathers the coded rows in one memory map.
 """
 
 from __future__ import annotations
@@ -10,13 +10,16 @@ import argparse
 import json
 import os
 import resource
+import tempfile
 import time
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 
 from simulation.population.compose import compose
-from simulation.population.generate import Population, rows_parallel
+from simulation.population.generate import Population
+from simulation.population.rest import at_rest
 
 
 @dataclass(frozen=True)
@@ -43,9 +46,10 @@ def measure(phones: int, workers: int, runs: int, seed: int) -> Result:
     events = each.total / each.phones
     seconds, made, used = [], 0, _cpu()
     for run in range(runs):
-        start = time.perf_counter()
-        found = rows_parallel(Population(seed + run, phones), workers)
-        seconds.append(time.perf_counter() - start)
+        with tempfile.TemporaryDirectory() as folder:
+            start = time.perf_counter()
+            found = at_rest(Population(seed + run, phones), Path(folder) / "blocks", workers)
+            seconds.append(time.perf_counter() - start)
         made, features = found.x.shape
         print(f"run {run + 1}: {phones / seconds[-1]:,.0f} phones/s, {len(found.y):,} rows", flush=True)
     used = _cpu() - used

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model.errors import InputError
+from model.risk.grid import grid_centers
+from model.risk.schema import Feature, Schema
 
 Codes = NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.uint32]
 Matrix = NDArray[np.float32]
 _WIDTHS = (np.uint8, np.uint16, np.uint32)
+MOST_LEVELS = 255  # with the one for missing, so that a cell is a byte and 255 itself stays free
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,23 @@ class Coded:
 def code_type(levels: int) -> type[np.unsignedinteger[Any]]:
     """The narrowest unsigned type for this many levels."""
     return next(width for width in _WIDTHS if levels <= np.iinfo(width).max + 1)
+
+
+@lru_cache(maxsize=8)
+def public_levels(schema: Schema) -> tuple[NDArray[np.float32], ...]:
+    """Levels that no phone was looked at for: each number's public grid as fine as fits, a category's codes; then NaN.
+
+    InputError for a category with more codes than a byte has.
+    """
+    return tuple(np.append(_finest(feature), np.nan).astype(np.float32) for feature in schema.features)
+
+
+def _finest(feature: Feature) -> NDArray[np.float64]:
+    grids = (grid_centers(feature, bins) for bins in range(2 * MOST_LEVELS, 1, -2))
+    found = next((grid for grid in grids if len(grid) < MOST_LEVELS), None)
+    if found is None:
+        raise InputError(f"feature {feature.name!r} has more than {MOST_LEVELS - 1} values; merge some")
+    return found
 
 
 def nearest(x: Matrix, levels: Sequence[NDArray[np.float32]]) -> Coded:

@@ -87,7 +87,7 @@ class Dataset:
         return self.take(~self.holdout), self.take(np.asarray(self.holdout))
 
     def save(self, folder: Path) -> None:
-        """Write plain .npy files and the schema; the folder appears at once, by rename."""
+        """Write codes, their levels and the rest as plain .npy files, and the schema; the folder appears by rename."""
         if folder.exists():
             raise RunError(f"{folder} exists already; choose a folder that does not")
         temporary = folder.with_name(f".{folder.name}.{os.getpid()}.part")
@@ -97,11 +97,14 @@ class Dataset:
             arrays = {**vars(self), "codes": coded.codes}
             for name in _ARRAYS:
                 np.save(temporary / f"{name}.npy", arrays[name], allow_pickle=False)
-            for position, level in enumerate(coded.levels):
-                np.save(temporary / f"levels-{position}.npy", level, allow_pickle=False)
+            np.save(temporary / "levels.npy", coded.flat, allow_pickle=False)
             for position, column in enumerate(self.protected.values()):
                 np.save(temporary / f"protected-{position}.npy", column, allow_pickle=False)
-            about = {"schema": self.schema.to_dict(), "protected": list(self.protected)}
+            about = {
+                "schema": self.schema.to_dict(),
+                "protected": list(self.protected),
+                "levels": coded.sizes.tolist(),
+            }
             (temporary / "about.cbor").write_bytes(encode(about))
             temporary.rename(folder)
         finally:
@@ -114,12 +117,13 @@ class Dataset:
             about = decode((folder / "about.cbor").read_bytes(), max_bytes=1 << 24)
             schema = Schema.from_dict(about["schema"])
             arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in _ARRAYS}
-            levels = [np.load(folder / f"levels-{j}.npy", allow_pickle=False) for j in range(len(schema.features))]
+            flat = np.load(folder / "levels.npy", allow_pickle=False)
+            levels = np.split(flat, np.cumsum(np.asarray(about["levels"], np.int64))[:-1])
             protected = {
                 name: np.load(folder / f"protected-{i}.npy", mmap_mode="r", allow_pickle=False)
                 for i, name in enumerate(about["protected"])
             }
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, KeyError) as error:
             raise RunError(f"{folder} is not a saved dataset ({error}); prepare it again") from error
         x = Coded(arrays.pop("codes"), tuple(levels))
         return cls(schema, x=x, protected=protected, **arrays)

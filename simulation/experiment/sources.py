@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,10 +14,12 @@ from fl_server.keys import replace_file
 from model.risk.metrics import auc
 from simulation.dataset import Dataset, holdout_by_id, holdout_share
 from simulation.experiment.request import Progress, Request
-from simulation.population.generate import PROTECTED_VALUES, Population, rows_parallel
+from simulation.population.generate import PROTECTED_VALUES, Population
+from simulation.population.rest import at_rest
 from simulation.table import read_table
 
 ABOUT = "source.json"
+BLOCKS = "blocks"
 
 
 @dataclass(frozen=True)
@@ -34,10 +38,13 @@ def prepare(request: Request, folder: Path, progress: Progress) -> Source:
     about = folder.with_name(ABOUT)
     if about.exists() and folder.exists():
         return _again(folder, about)
-    made = _population(request, progress) if request.table is None else _table(request)
+    blocks = folder.with_name(BLOCKS)
+    made = _population(request, blocks, progress) if request.table is None else _table(request)
+    shutil.rmtree(folder, ignore_errors=True)
     made.data.save(folder)
     facts = {"unit": made.unit, "notes": made.notes, "oracle": made.oracle, "silo_column": made.silo_column}
     replace_file(about, json.dumps(facts).encode())
+    shutil.rmtree(blocks, ignore_errors=True)
     return _again(folder, about)
 
 
@@ -51,16 +58,21 @@ def _again(folder: Path, about: Path) -> Source:
     return Source(Dataset.load(folder), facts["unit"], tuple(facts["notes"]), facts["oracle"], facts["silo_column"])
 
 
-def _population(request: Request, progress: Progress) -> Source:
+def _population(request: Request, blocks: Path, progress: Progress) -> Source:
     population = population_of(request)
-    rows = rows_parallel(population, 2, lambda done: progress("phones", done, population.phones))
-    ids = rows.ids.astype(np.uint64)
-    held = holdout_by_id(ids, holdout_share(len(ids)), request.options.seed)
-    protected = {name: np.array(PROTECTED_VALUES[name])[codes] for name, codes in rows.protected.items()}
-    data = Dataset(population.schema, ids, rows.offsets, rows.x, rows.y, protected, held)
-    of_held = np.repeat(held, np.diff(rows.offsets))
-    oracle = auc(rows.oracle_pd[of_held], rows.y[of_held]) if len(set(rows.y[of_held].tolist())) == 2 else None
+    made = at_rest(population, blocks, processes(), lambda done: progress("phones", done, population.phones))
+    held = holdout_by_id(made.ids, holdout_share(len(made.ids)), request.options.seed)
+    protected = {name: np.array(PROTECTED_VALUES[name])[codes] for name, codes in made.protected.items()}
+    data = Dataset(population.schema, made.ids, made.offsets, made.x, made.y, protected, held)
+    of_held = np.repeat(held, np.diff(made.offsets))
+    truth = made.y[of_held]
+    oracle = auc(made.oracle_pd[of_held], truth) if 0 < truth.sum() < len(truth) else None
     return Source(data, "phone", (), oracle, "region")
+
+
+def processes() -> int:
+    """How many processes make phones: one a core this process may use, at least two."""
+    return max(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 2)
 
 
 def _table(request: Request) -> Source:

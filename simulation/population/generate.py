@@ -8,11 +8,8 @@ from __future__ import annotations
 import math
 import multiprocessing
 import sys
-from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import repeat
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +26,7 @@ from simulation.population.world import REGIONS
 
 CHUNK = 1024
 BLOCK = 2 * CHUNK
+"""Phones a process makes at a time (`rest`)."""
 TODAY = OBSERVATION_END
 """The start day of a score asked for now: every observed event of a phone lies before it."""
 PROTECTED_VALUES: dict[str, tuple[str, ...]] = {
@@ -129,35 +127,7 @@ def _rows(pop: Population, first: int, last: int) -> Rows:
     )
 
 
-def rows_parallel(pop: Population, workers: int = 2, progress: Callable[[int], None] | None = None) -> Rows:
-    """Labelled rows of every phone, the same bits for any number of workers.
-
-    `progress` is called with the phones done so far, after each block of 2,048. One worker, or a population of one
-    block, stays in this process.
-    """
-    if workers < 1:
-        raise InputError(f"{workers} workers cannot make a population; give 1 or more")
-    starts = range(0, pop.phones, BLOCK)
-    if workers == 1 or len(starts) == 1:
-        return _gather(map(_block, repeat(pop), starts), pop, progress)
-    with ProcessPoolExecutor(min(workers, len(starts)), mp_context=_context()) as pool:
-        return _gather(pool.map(_block, repeat(pop), starts), pop, progress)
-
-
-def _block(pop: Population, start: int) -> Rows:
-    return rows(pop, start, min(start + BLOCK, pop.phones))
-
-
-def _gather(blocks: Iterable[Rows], pop: Population, progress: Callable[[int], None] | None) -> Rows:
-    done: list[Rows] = []
-    for block in blocks:
-        done.append(block)
-        if progress is not None:
-            progress(min(len(done) * BLOCK, pop.phones))
-    return join(done)
-
-
-def _context() -> multiprocessing.context.BaseContext:
+def context() -> multiprocessing.context.BaseContext:
     """Fork is cheapest, but unsafe once torch has started its threads: then fresh processes."""
     forked = "torch" not in sys.modules and "fork" in multiprocessing.get_all_start_methods()
     return multiprocessing.get_context("fork" if forked else "spawn")

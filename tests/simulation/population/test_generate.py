@@ -25,7 +25,6 @@ from simulation.population.generate import (
     events,
     events_range,
     rows,
-    rows_parallel,
 )
 
 POP = Population(seed=11, phones=2 * CHUNK + 40)
@@ -198,7 +197,6 @@ def test_own_app_schema_alone():
         lambda: rows(Population(1, 5), 0, 6),
         lambda: events(Population(1, 5), 5),
         lambda: compose(1, 1.0, "default", np.arange(4097)),
-        lambda: rows_parallel(Population(1, 5), workers=0),
     ],
 )
 def test_impossible_populations_are_refused_in_one_sentence(make):
@@ -206,30 +204,7 @@ def test_impossible_populations_are_refused_in_one_sentence(make):
         make()
 
 
-def test_one_worker_reports_progress(bulk):
-    seen: list[int] = []
-    whole = rows_parallel(POP, workers=1, progress=seen.append)
-    assert whole.x.tobytes() == bulk.x.tobytes() and seen == [2 * CHUNK, POP.phones]
-
-
-@pytest.mark.integration
-@pytest.mark.parametrize("blocker", ["", "import torch; "])
-def test_two_processes_make_the_same_rows(blocker):
-    code = (
-        blocker + "from simulation.population.generate import *\n"
-        "import hashlib\n"
-        "if __name__ == '__main__':\n"
-        "    pop, seen = Population(4, 5000), []\n"
-        "    two, one = rows_parallel(pop, 2, seen.append), rows(pop, 0, 5000)\n"
-        "    assert seen[-1] == 5000 and len(seen) == 3, seen\n"
-        "    pairs = [(two.x, one.x), (two.y, one.y), (two.offsets, one.offsets)]\n"
-        "    print(all(a.tobytes() == b.tobytes() for a, b in pairs))\n"
-    )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
-    assert found.stdout.strip() == "True", found.stderr
-
-
 def test_generation_imports_no_torch():
-    code = "import sys, simulation.population.generate; print({'torch', 'flwr', 'scipy', 'sklearn'} & set(sys.modules))"
+    code = "import sys, simulation.population.rest; print({'torch', 'flwr', 'scipy', 'sklearn'} & set(sys.modules))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "set()"
