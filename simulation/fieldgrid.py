@@ -108,7 +108,8 @@ class FieldGrid(InProcessGrid):
             reply = _again(message, SPOIL[played](reply.content), node_id)
         moment = self._opened + HOUR * float(roll.answer[phone])
         self.clock.due.append(moment)
-        copies = [reply, _again(message, reply.content, node_id)] if roll.twice[phone] else [reply]
+        twice = roll.twice[phone] and reply.has_content()
+        copies = [reply, _again(message, reply.content, node_id)] if twice else [reply]
         self._arriving[message_id] = [(moment, copy) for copy in copies]
         return message_id
 
