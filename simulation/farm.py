@@ -13,18 +13,18 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from fl_client.answers import answer_size, histogram, part_of
+from fl_client.answers import part_of
 from fl_client.phones import Partial, Task, coins
 from model.errors import RunError
 from simulation.attendance import Attendance
 from simulation.availability import tiers_of
+from simulation.bylevel import counted
 from simulation.dataset import Dataset
 from simulation.engine.batched import BatchedEngine
 from simulation.engine.protocol import Crowd, Engine, Trained
 
 Observer = Callable[[Task, Trained], None]
 Teller = Callable[[Task, Mapping[str, int]], None]
-PHONES_A_CHUNK = 1 << 15
 
 
 @dataclass
@@ -50,7 +50,7 @@ class Farm:
         split, participation = part_of(task.plan, task.kind)
         crowd = self._taking_part(split, participation, task)
         if task.kind != "train":
-            return Partial(crowd.phones, _counted(task, crowd))
+            return Partial(crowd.phones, counted(task, crowd))
         if self.observe is None:
             return Partial(crowd.phones, self.engine.train(crowd, task).sum)
         trained = self.engine.train(crowd, task, self.sample)
@@ -85,13 +85,3 @@ class Farm:
     @cached_property
     def _tiers(self) -> NDArray[np.int8]:
         return tiers_of(self.data)
-
-
-def _counted(task: Task, crowd: Crowd) -> NDArray[np.int64]:
-    """The crowd's summed histogram, so many phones at a time: their rows become float32 only while they are counted."""
-    total = np.zeros(answer_size(task), dtype=np.int64)
-    for at in range(0, max(crowd.phones, 1), PHONES_A_CHUNK):
-        part = crowd.take(slice(at, at + PHONES_A_CHUNK))
-        rows, offsets = part.rows()
-        total += histogram(task, crowd.x[rows], crowd.y[rows], offsets)
-    return total
