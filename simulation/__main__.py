@@ -17,8 +17,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from model.errors import InputError, PocketScoreError
+from simulation.attendance import DEADLINE, Reach
 from simulation.experiment.request import Progress as Step
 from simulation.experiment.request import Request
+from simulation.faults import Faults
 from simulation.planning import Options
 from simulation.report import next_steps, show
 from simulation.table import TableChoice
@@ -44,7 +46,9 @@ def _root() -> None:
 
 @app.command(
     epilog="Examples:  pocketscore simulate --phones 20000 --epsilon 1.5 --out runs/first   ·   "
-    "pocketscore simulate --data loans.csv --target defaulted --id customer --protected sex,age --out runs/mine"
+    "pocketscore simulate --data loans.csv --target defaulted --id customer --protected sex,age --out runs/mine   ·   "
+    "pocketscore simulate --phones 20000 --availability diurnal --deadline 8 --participation .5 --over-select 1.3 "
+    "--faults drop=.05,slow=.1,duplicate=.01,hostile=.01 --out runs/night"
 )
 def simulate(
     out: Out,
@@ -65,12 +69,19 @@ def simulate(
     farms: Farms = 2,
     score: Annotated[int, typer.Option(help="Phones that score themselves for the lender at the end.")] = 1000,
     baselines: Annotated[bool, typer.Option(help="Fit central, boosting and silo models for comparison.")] = True,
+    availability: Annotated[str, typer.Option(help="always, or diurnal: phones answer while charging on Wi-Fi.")] = (
+        "always"
+    ),
+    deadline: Annotated[float, typer.Option(help="Virtual hours a round waits for answers.")] = DEADLINE,
+    over_select: Annotated[float, typer.Option(help="Ask this many times the participation, so enough answer.")] = 1.0,
+    faults: Annotated[str, typer.Option(help="Shares of phones, as drop=.05,slow=.1,duplicate=.01,hostile=.01.")] = "",
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Train, release, score, lend and report, on made-up phones or on your own table."""
     table = _table(data, target, positive, id_, protected, schema)
-    options = Options(epsilon, noise, rounds, participation, model, seed)
+    reach = Reach(availability, deadline, over_select, Faults.parse(faults))
+    options = Options(epsilon, noise, rounds, participation, model, seed, reach=reach)
     request = Request(phones, table, regime, options, farms, score, baselines)
     run(request, out, overwrite=overwrite, as_json=as_json)
 

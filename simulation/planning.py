@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from model.contract.plan import LocalTraining, ModelChoice, PrivacyPlan, ServerOptimiser, TrainingPlan
 from model.errors import BudgetError, InputError
@@ -16,6 +16,7 @@ from model.privacy.accountant import calibrate, default_delta, released
 from model.privacy.mechanism import GaussianRelease
 from model.risk.knots import histogram_sensitivity
 from model.risk.schema import Schema
+from simulation.attendance import Reach
 from simulation.dataset import Dataset
 
 MIN_COHORT = 30
@@ -42,6 +43,12 @@ class Options:
     test_seeded: bool = False
     pack: str = "in-rbi-2025"
     name: str = "pocketscore"
+    reach: Reach = field(default_factory=Reach)
+
+    @property
+    def asked(self) -> float:
+        """Share of phones to ask in a round: what is wanted, times the over-selection, at most all."""
+        return min(1.0, self.participation * self.reach.over_select)
 
     def __post_init__(self) -> None:
         if self.epsilon is not None and self.noise is not None:
@@ -68,7 +75,9 @@ def build_plan(data: Dataset, options: Options, *, unit: str, now: int, topology
     require_enough(data)
     held = int(data.holdout.sum())
     phones = data.phones - held
-    participation = cohort_share(phones, options.participation, options.rounds)
+    response = expected_response(options)
+    require_reached(min(phones, held), response)
+    participation = cohort_share(phones * response, options.asked, options.rounds)
     delta = default_delta(phones)
     plan = TrainingPlan(
         name=options.name,
@@ -89,6 +98,7 @@ def build_plan(data: Dataset, options: Options, *, unit: str, now: int, topology
         privacy=_privacy(data.schema, options, participation, delta, unit),
         seed=options.seed,
         simulation=True,
+        response=response,
     )
     require_allowed(plan, load_pack(plan.policy_pack))
     return plan
@@ -99,15 +109,34 @@ def server_optimiser(model: str) -> ServerOptimiser:
     return ServerOptimiser("fedavg", RATE[model], 0.8, 0.5, 0.0, 0.99, 1e-3)
 
 
-def cohort_share(phones: int, asked: float, rounds: int) -> float:
+def cohort_share(phones: float, asked: float, rounds: int) -> float:
     """The participation asked for, raised until all `rounds` cohorts reach their minimum but for a chance of 1e-6.
 
-    Each phone flips its own coin, so a cohort that reaches the minimum only on average misses it every other round.
-    Chernoff: P(X ≤ m) ≤ exp(-(μ-m)²/2μ) for a cohort X of mean μ.
+    `phones` are those expected to answer when all are asked. Each flips its own coin, so a cohort that reaches the
+    minimum only on average misses it every other round.
     """
+    return min(1.0, max(asked, safe_cohort(rounds) / phones))
+
+
+def safe_cohort(rounds: int) -> float:
+    """The mean cohort whose draws all reach the minimum. Chernoff: P(X ≤ m) ≤ exp(-(μ-m)²/2μ) for mean μ."""
     unlikely = math.log(rounds / SHORT_OF_COHORT)
-    mean = MIN_COHORT + unlikely + math.sqrt(unlikely * (unlikely + 2 * MIN_COHORT))
-    return min(1.0, max(asked, mean / phones))
+    return MIN_COHORT + unlikely + math.sqrt(unlikely * (unlikely + 2 * MIN_COHORT))
+
+
+def expected_response(options: Options) -> float:
+    """The public share of asked phones expected to answer by the deadline; 1 where everybody does (ADR 58)."""
+    who = options.reach.attendance(options.seed)
+    return 1.0 if who is None else who.response(options.rounds)
+
+
+def require_reached(fewest: int, response: float) -> None:
+    """InputError where, of the smaller split, too few phones would answer for one release to be sure of its cohort."""
+    if response < 1 and fewest * response < safe_cohort(1):
+        raise InputError(
+            f"about {fewest * response:.0f} of {fewest} phones would answer by the deadline, too few to be sure of a "
+            f"cohort of {MIN_COHORT}; give a longer --deadline, fewer --faults or more phones"
+        )
 
 
 def require_enough(data: Dataset) -> None:

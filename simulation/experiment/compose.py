@@ -126,8 +126,11 @@ def _lend_and_report(
 
 
 def _raised(outcome: Outcome) -> list[str]:
-    asked, used = outcome.request.options.participation, outcome.plan.participation
-    return [f"participation rose from {asked:g} to {used:.3g}, so that no cohort falls short"] if used > asked else []
+    options, used = outcome.request.options, outcome.plan.participation
+    notes = [f"participation rose from {options.asked:g} to {used:.3g}, so that no cohort falls short"]
+    every = "every phone is asked already, so --over-select asks nobody more; lower --participation to leave it room"
+    held_up = [every] if options.reach.over_select > 1 and options.participation == 1 else []
+    return (notes if used > options.asked else []) + held_up
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from simulation.experiment.sources import Source
 from simulation.federate import federate
 from simulation.planning import Options, build_plan
 from simulation.superlink import run_deployed
-from simulation.workspace import Workspace
+from simulation.workspace import ATTENDANCE, Workspace
 
 SAMPLED = 8  # phones a farm whose stages a reviewer may look at
 PROJECT = Path(__file__).resolve().parents[2]
@@ -61,7 +61,7 @@ def plan_of(place: RunFolder, source: Source, options: Options, now: int) -> Tra
     shared = federation_of(place)
     if not (place.partial / "plan.cbor").exists():
         plan = build_plan(source.data, options, unit=source.unit, now=now)
-        shared.prepare(source.data, plan, keys_of(place))
+        shared.prepare(source.data, plan, keys_of(place), options.reach.attendance(options.seed))
         replace_file(place.partial / "plan.cbor", shared.signed().to_bytes())
     return shared.trust().plan_of(shared.signed().to_bytes())
 
@@ -107,7 +107,7 @@ def same_in_process(place: RunFolder, plan: TrainingPlan, result: Result) -> flo
     beside.folder.mkdir()
     (beside.folder / "data").symlink_to(place.data)
     shared = federation_of(place)
-    for name in ("plan.cbor", "trust.cbor"):
+    for name in ("plan.cbor", "trust.cbor", *([ATTENDANCE] if shared.attendance() else [])):
         shutil.copy2(shared.folder / name, beside.folder / name)
     other = federate(beside)
     shutil.rmtree(beside.folder)
