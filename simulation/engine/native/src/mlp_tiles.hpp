@@ -1,0 +1,172 @@
+// Small matrix products on data in the nearest cache: tiles of R x V vectors kept in registers.
+
+#if PS_LANES == 16
+enum { MOST_VECTORS = 4, REGISTERS = 24 };  // 24 sums, 4 operands, 1 broadcast of 32 registers
+#else
+enum { MOST_VECTORS = 2, REGISTERS = 12 };
+#endif
+constexpr int most_rows(int vectors) { return vectors == 1 ? 12 : REGISTERS / vectors; }
+
+// How an update settles: on the delta, and on the weights unless the phone is done.
+enum Mode { ONLY, FIRST, MIDDLE, LAST, PART };
+
+struct Settle {
+    Mode mode;
+    float keep;          // what FedProx leaves of the delta in a step
+    const float *sent;   // model of the round
+    float *weights;      // model of the phone
+    float *delta;
+    double *part;        // a batch too long for one pass is summed here
+
+    template <Mode M> __attribute__((always_inline)) static inline void one(const Settle &to, int64_t at, vf update) {
+        if (M == PART) {
+            for (int half = 0; half < 2; ++half) {
+                vh piece;
+                memcpy(&piece, (const char *)&update + half * sizeof piece, sizeof piece);
+                vd sum;
+                memcpy(&sum, to.part + at + half * HALF, sizeof sum);
+                sum += __builtin_convertvector(piece, vd);
+                memcpy(to.part + at + half * HALF, &sum, sizeof sum);
+            }
+            return;
+        }
+        if (M == MIDDLE || M == LAST) update = load(to.delta + at) * to.keep + update;
+        store(to.delta + at, update);
+        if (M == FIRST || M == MIDDLE) store(to.weights + at, load(to.sent + at) + update);
+    }
+    void vector(int64_t at, vf update) const {
+        switch (mode) {
+            case ONLY: return one<ONLY>(*this, at, update);
+            case FIRST: return one<FIRST>(*this, at, update);
+            case MIDDLE: return one<MIDDLE>(*this, at, update);
+            case LAST: return one<LAST>(*this, at, update);
+            case PART: return one<PART>(*this, at, update);
+        }
+    }
+    template <Mode M, int R, int V> __attribute__((always_inline)) static inline void tile(const Settle &to, int64_t at, int64_t stride, const vf (&sums)[R][V]) {
+#pragma GCC unroll 16
+        for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+            for (int v = 0; v < V; ++v) one<M>(to, at + r * stride + v * LANES, sums[r][v]);
+    }
+};
+
+// sums[r][v] += over k of a[r * a_row + k * a_step] * b[k * b_stride + v]
+template <int R, int V>
+PS_INLINE void multiply(vf (&sums)[R][V], const float *a, int64_t a_row, int64_t a_step, const float *b, int64_t b_stride, int64_t depth) {
+    for (int64_t k = 0; k < depth; ++k) {
+        vf operand[V];
+#pragma GCC unroll 4
+        for (int v = 0; v < V; ++v) operand[v] = load(b + v * LANES);
+#pragma GCC unroll 16
+        for (int r = 0; r < R; ++r) {
+            const vf x = splat(a[r * a_row]);
+#pragma GCC unroll 4
+            for (int v = 0; v < V; ++v) sums[r][v] += x * operand[v];
+        }
+        a += a_step;
+        b += b_stride;
+    }
+}
+
+// One product of a round: what it reads and where it goes.
+struct Forward {  // h = tanh(a w + bias), bias the row after the last of w
+    const float *a, *w;
+    float *h;
+    int64_t a_stride, w_stride, h_stride, depth;
+
+    template <int R, int V> static void tile(const Forward &of, int64_t row, int64_t column) {
+        vf sums[R][V];
+        const float *w = of.w + column, *bias = w + of.depth * of.w_stride;
+#pragma GCC unroll 16
+        for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+            for (int v = 0; v < V; ++v) sums[r][v] = load(bias + v * LANES);
+        multiply<R, V>(sums, of.a + row * of.a_stride, of.a_stride, 1, w, of.w_stride, of.depth);
+        float *h = of.h + row * of.h_stride + column;
+#pragma GCC unroll 16
+        for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+            for (int v = 0; v < V; ++v) store(h + r * of.h_stride + v * LANES, sums[r][v]);
+    }
+};
+
+struct Backward {  // h becomes (dz w^T) (1 - h^2); w is the transposed copy
+    const float *dz, *w;
+    float *h;
+    int64_t dz_stride, w_stride, h_stride, depth;
+
+    template <int R, int V> static void tile(const Backward &of, int64_t row, int64_t column) {
+        vf sums[R][V];
+#pragma GCC unroll 16
+        for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+            for (int v = 0; v < V; ++v) sums[r][v] = vf{};
+        multiply<R, V>(sums, of.dz + row * of.dz_stride, of.dz_stride, 1, of.w + column, of.w_stride, of.depth);
+        float *at = of.h + row * of.h_stride + column;
+#pragma GCC unroll 16
+        for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+            for (int v = 0; v < V; ++v) {
+                const vf h = load(at + r * of.h_stride + v * LANES);
+                store(at + r * of.h_stride + v * LANES, sums[r][v] * (1.0f - h * h));
+            }
+    }
+};
+
+struct Update {  // inputs^T dz settles at `weights` of the model; dz carries -rate / batch already
+    const float *a, *dz;
+    int64_t a_stride, dz_stride, depth, weights, w_stride;
+    const Settle *settle;
+
+    template <int R, int V> static void tile(const Update &of, int64_t row, int64_t column) {
+        vf sums[R][V];
+#pragma GCC unroll 16
+        for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+            for (int v = 0; v < V; ++v) sums[r][v] = vf{};
+        multiply<R, V>(sums, of.a + row, 1, of.a_stride, of.dz + column, of.dz_stride, of.depth);
+        const int64_t at = of.weights + row * of.w_stride + column;
+        switch (of.settle->mode) {
+            case ONLY: return Settle::tile<ONLY, R, V>(*of.settle, at, of.w_stride, sums);
+            case FIRST: return Settle::tile<FIRST, R, V>(*of.settle, at, of.w_stride, sums);
+            case MIDDLE: return Settle::tile<MIDDLE, R, V>(*of.settle, at, of.w_stride, sums);
+            case LAST: return Settle::tile<LAST, R, V>(*of.settle, at, of.w_stride, sums);
+            case PART: return Settle::tile<PART, R, V>(*of.settle, at, of.w_stride, sums);
+        }
+    }
+};
+
+template <class Product, int R, int V> PS_INLINE void pick_rows(const Product &of, int64_t rows, int64_t row, int64_t column) {
+    if constexpr (R > 1) {
+        if (rows < R) return pick_rows<Product, R - 1, V>(of, rows, row, column);
+    }
+    Product::template tile<R, V>(of, row, column);
+}
+
+// Tiles of one width over all rows, the rows shared out evenly so that no tile is much smaller than the others.
+template <class Product, int V> PS_INLINE void down(const Product &of, int64_t rows, int64_t column) {
+    const int64_t tiles = (rows + most_rows(V) - 1) / most_rows(V), size = rows / tiles, more = rows % tiles;
+    int64_t row = 0;
+    for (int64_t i = 0; i < tiles; ++i) {
+        const int64_t now = size + (i < more);
+        pick_rows<Product, most_rows(V), V>(of, now, row, column);
+        row += now;
+    }
+}
+
+// rows x lanes of a product, lanes a whole number of vectors.
+template <class Product> static void product(const Product &of, int64_t rows, int64_t lanes) {
+    const int64_t vectors = lanes / LANES, groups = (vectors + MOST_VECTORS - 1) / MOST_VECTORS;
+    int64_t column = 0;
+    for (int64_t i = 0; i < groups; ++i) {
+        const int64_t now = vectors / groups + (i < vectors % groups);
+#if PS_LANES == 16
+        if (now == 4) down<Product, 4>(of, rows, column);
+        if (now == 3) down<Product, 3>(of, rows, column);
+#endif
+        if (now == 2) down<Product, 2>(of, rows, column);
+        if (now == 1) down<Product, 1>(of, rows, column);
+        column += now * LANES;
+    }
+}
