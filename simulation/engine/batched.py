@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from queue import SimpleQueue
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ Ints = NDArray[np.int64]
 NUMBERS_A_CHUNK = 300_000
 ROWS_A_CHUNK = 1 << 14
 MOST = 4096
+GROUP = 32
 
 
 @dataclass(frozen=True)
@@ -41,24 +43,20 @@ class BatchedEngine:
     def solve(self, problem: Problem, sample: int = 0) -> Trained:
         """One round of `problem`; UpdateError where a phone's training leaves the finite numbers."""
         local, model = problem.local, Mlp.of(problem)
-        group = int(2**24 / (local.clip_norm * problem.scale))
+        group = min(GROUP, int(2**24 / (local.clip_norm * problem.scale)))
         norms = np.zeros(len(problem.counts))
         shape = (min(sample, len(norms)), problem.dimension)
         raw, units = np.zeros(shape), np.zeros(shape, dtype=np.int64)
 
         def one(phones: Ints, tally: Tally, space: Space) -> None:
-            parts = [p.flatten(1) for p in model.deltas(phones, space)]
+            parts = model.deltas(phones, space)
             kept = np.flatnonzero(phones < sample)
-            if len(kept):
-                raw[phones[kept]] = torch.cat([part[kept] for part in parts], dim=1).numpy()
-            big, rest = gather(parts, space)
-            norms[phones] = encode_parts([*big, rest], local.clip_norm, problem.scale, space)
-            scatter(parts, rest)
-            if len(kept):
-                units[phones[kept]] = torch.cat([part[kept] for part in parts], dim=1).numpy()
+            _keep(raw, phones[kept], parts, kept, model.columns)
+            norms[phones] = encode_parts(parts, local.clip_norm, problem.scale, space)
+            _keep(units, phones[kept], parts, kept, model.columns)
             tally.add(parts, group)
 
-        total = self._over(problem, one)
+        total = self._over(problem, model, one)
         return Trained(total.astype(np.int64), norms, raw, units)
 
     def plain(self, problem: Problem) -> NDArray[np.float64]:
@@ -66,11 +64,11 @@ class BatchedEngine:
         model = Mlp.of(problem)
 
         def one(phones: Ints, tally: Tally, space: Space) -> None:
-            tally.add([p.flatten(1) for p in model.deltas(phones, space)], 32)
+            tally.add(model.deltas(phones, space), GROUP)
 
-        return self._over(problem, one)
+        return self._over(problem, model, one)
 
-    def _over(self, problem: Problem, one: Callable[[Ints, Tally, Space], None]) -> NDArray[np.float64]:
+    def _over(self, problem: Problem, model: Mlp, one: Callable[[Ints, Tally, Space], None]) -> NDArray[np.float64]:
         todo: SimpleQueue[Ints] = SimpleQueue()
         for phones in chunks(problem, self.chunk):
             todo.put(phones)
@@ -87,25 +85,17 @@ class BatchedEngine:
         with ThreadPoolExecutor(threads) as pool:
             tallies = [f.result() for f in [pool.submit(work) for _ in range(threads)]]
         torch.set_num_threads(own)
-        found = [tally.flat for tally in tallies if tally.sums]
-        return sum(found) if found else np.zeros(problem.dimension)
+        total = np.zeros(problem.dimension)
+        for tally in tallies:
+            if tally.sums:
+                total[model.columns] += tally.joined
+        return total
 
 
-def gather(parts: list[Tensor], space: Space) -> tuple[list[Tensor], Tensor]:
-    width = sum(p.shape[1] for p in parts)
-    big = [p for p in parts if p.shape[1] * 8 > width]
-    small = [p for p in parts if p.shape[1] * 8 <= width]
-    rest = torch.cat(small, dim=1, out=space.take("rest", len(parts[0]), sum(p.shape[1] for p in small)))
-    return big, rest
-
-
-def scatter(parts: list[Tensor], rest: Tensor) -> None:
-    width = sum(p.shape[1] for p in parts)
-    at = 0
-    for p in parts:
-        if p.shape[1] * 8 <= width:
-            p.copy_(rest[:, at : at + p.shape[1]])
-            at += p.shape[1]
+def _keep(into: NDArray[Any], rows: Ints, parts: list[Tensor], kept: Ints, columns: Ints) -> None:
+    """Rows `kept` of the parts, in the model's order, become rows `rows` of `into`."""
+    if len(kept):
+        into[rows[:, None], columns] = torch.cat([part[kept] for part in parts], dim=1).numpy()
 
 
 def chunks(problem: Problem, chunk: int | None) -> Iterator[Ints]:

@@ -8,6 +8,7 @@ plus the weights sent; the change itself is what is added up, so no digits cance
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -31,15 +32,22 @@ class Mlp:
     @classmethod
     def of(cls, problem: Problem) -> Mlp:
         """Views of the problem's flat model."""
-        flat, sent, at = torch.from_numpy(problem.flat.copy()), [], 0
-        for inside, outside in problem.shapes:
-            end = at + inside * outside
-            sent.append((flat[at:end].view(inside, outside), flat[end : end + outside].view(1, outside)))
-            at = end + outside
-        return cls(problem, sent)
+        return cls(problem, _views(torch.from_numpy(problem.flat.copy()), problem.shapes))
+
+    @cached_property
+    def columns(self) -> NDArray[np.int64]:
+        """Where in the flat model the parts of `deltas`, laid end to end, belong; (d,)."""
+        places = _views(torch.arange(self.problem.dimension), self.problem.shapes)
+        big, small = self._split([part.flatten() for layer in places for part in layer])
+        return np.asarray(torch.cat([*big, *small]).numpy())
+
+    def _split(self, parts: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Parts handled one by one, and those so small that they are put together."""
+        least = self.problem.dimension // 8
+        return [p for p in parts if p.shape[-1] > least], [p for p in parts if p.shape[-1] <= least]
 
     def deltas(self, phones: NDArray[np.int64], space: Space) -> list[Tensor]:
-        """Raw updates of labelled phones sorted by falling length: float32 (P, ...) parts in the model's order."""
+        """Raw updates of labelled phones sorted by falling length: float32 parts (P, k), see `columns`."""
         schedule, local = Schedule(self.problem, phones), self.problem.local
         keep, change = 1 - local.learning_rate * local.prox, self._stack("change", len(phones), space)
         own = self._stack("own", schedule.active(1), space)
@@ -59,13 +67,24 @@ class Mlp:
             slope = seen.pop().sigmoid_().sub_(torch.from_numpy(self.problem.y[rows])[:, :, None])
             slope.mul_(torch.from_numpy(weights * np.float32(-local.learning_rate))[:, :, None])
             backward(here, now, seen, slope, keep if step else 0.0, space)
-        return [part for layer in change for part in layer]
+        big, small = self._split([part.flatten(1) for layer in change for part in layer])
+        return [*big, torch.cat(small, dim=1)]
 
     def _stack(self, name: str, phones: int, space: Space) -> Layers:
         return [
             (space.take(f"{name}{i}", phones, *matrix.shape), space.take(f"{name}{i}b", phones, *bias.shape))
             for i, (matrix, bias) in enumerate(self.sent)
         ]
+
+
+def _views(flat: Tensor, shapes: tuple[tuple[int, int], ...]) -> Layers:
+    """Per layer (matrix (in, out), bias (1, out)) of a flat model."""
+    views, at = [], 0
+    for inside, outside in shapes:
+        end = at + inside * outside
+        views.append((flat[at:end].view(inside, outside), flat[end : end + outside].view(1, outside)))
+        at = end + outside
+    return views
 
 
 def forward(layers: Layers, x: Tensor, space: Space) -> list[Tensor]:
@@ -86,7 +105,7 @@ def backward(layers: Layers, change: Layers, seen: list[Tensor], slope: Tensor, 
 
     keep 0 is the first step: what `change` held does not matter.
     """
-    ones = torch.ones(1, 1, 1).expand(len(slope), 1, slope.shape[1])
+    ones = torch.ones(1, 1, slope.shape[1]).expand(len(slope), -1, -1)
     for i in reversed(range(len(layers))):
         for total, left in zip(change[i], (seen[i].transpose(1, 2), ones), strict=True):
             total.baddbmm_(left, slope, beta=keep)

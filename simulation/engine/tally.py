@@ -21,6 +21,7 @@ BLOCK = 16  # squares added in float32 before float64 takes over
 ROUNDING = 2.0**-24  # half a unit in the last place of float32, relative
 # Norms err by half of BLOCK roundings; divisor and quotient by one each; two more for what float64 does.
 SHORTER = 1 - (BLOCK / 2 + 4) * ROUNDING
+SMALLEST_GROUP = 8
 TINY = 1e-12  # clip norms whose squares float32 cannot hold
 
 
@@ -35,16 +36,21 @@ class Tally:
         if not self.sums:
             self.sums = [torch.zeros(part.shape[1], dtype=torch.float64) for part in parts]
         for total, part in zip(self.sums, parts, strict=True):
-            if group < 8:
-                total += part.sum(0, dtype=torch.float64)
-                continue
-            for at in range(0, len(part), group):
-                total += part[at : at + group].sum(0)
+            total += column_sums(part, group)
 
     @property
-    def flat(self) -> NDArray[np.float64]:
-        """The sum in the model's order, (d,)."""
+    def joined(self) -> NDArray[np.float64]:
+        """The sums of all parts, end to end."""
         return np.concatenate([total.numpy() for total in self.sums])
+
+
+def column_sums(part: Tensor, group: int) -> Tensor:
+    """Sum over the rows of (P, k), float64: float32 inside groups of rows."""
+    if group < SMALLEST_GROUP:
+        return part.sum(0, dtype=torch.float64)
+    whole = len(part) // group * group
+    sums = part[:whole].view(-1, group, part.shape[1]).sum(1).sum(0, dtype=torch.float64)
+    return sums + part[whole:].sum(0) if whole < len(part) else sums
 
 
 def encode_parts(parts: list[Tensor], norm: float, scale: int, space: Space) -> NDArray[np.float64]:
