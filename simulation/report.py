@@ -17,7 +17,7 @@ CHARGED = "[green]charged[/green]"
 
 def show(console: Console, summary: Mapping[str, Any], notes: Sequence[str], decisions: Mapping[str, int]) -> None:
     """Print model, privacy, scores and time; test-seeded noise and missing privacy in red."""
-    for table in (_model(summary), _privacy(summary), _use(summary, decisions), _time(summary)):
+    for table in (_model(summary), _privacy(summary), _use(summary, decisions), *_reach(summary), _time(summary)):
         console.print(table)
     if summary["epsilon"]["mode"] == "off":
         console.print("[bold red]privacy is off: this model must not be released[/bold red]")
@@ -100,6 +100,27 @@ def _use(summary: Mapping[str, Any], decisions: Mapping[str, int]) -> Table:
     sent = ", ".join(f"{name} {size:,.0f} B" for name, size in egress["bytes_per_phone"].items())
     table.add_row("undeclared bytes", f"{egress['undeclared']:,}", f"a phone sends: {sent}")
     return table
+
+
+def _reach(summary: Mapping[str, Any]) -> list[Table]:
+    """Who answered, and which groups that missed most; nothing where everybody answers."""
+    reach = summary.get("reach")
+    if reach is None:
+        return []
+    table, fates = _grid("[bold]Reach[/bold]"), reach["fates"]
+    within = f"{reach['availability']}, {reach['deadline_hours']:g} h, expected {reach['expected_response']:.1%}"
+    share = "–" if reach["response"] is None else f"{reach['response']:.1%}"
+    table.add_row("answered in time", share, f"{within} · {ONLY}")
+    told = ", ".join(f"{fates[name]:,} {name}" for name in fates if name != "asked")
+    table.add_row("phones asked, all rounds", f"{fates['asked']:,}", told)
+    if least := reach["least_reached"]:
+        where = f"{escape(least['column'])} {escape(least['group'])}"
+        table.add_row("least reached group", where, f"{least['ratio']:.2f} of its share · {ONLY}")
+    if most := reach["most_changed"]:
+        where = f"{escape(most['column'])} {escape(most['group'])}"
+        change = f"mean PD {most['pd_change']:+.4f} ± {most['pd_change_ci']:.4f} against everyone answering"
+        table.add_row("most changed group", where, f"{change} · {ONLY}")
+    return [table]
 
 
 def _time(summary: Mapping[str, Any]) -> Table:

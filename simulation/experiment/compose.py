@@ -78,7 +78,7 @@ def _train_and_release(
     request: Request, source: Source, place: RunFolder, progress: Progress, clock: Clock, now: int
 ) -> Outcome:
     from model.privacy.accountant import observers
-    from simulation.experiment import figures, releasing, training
+    from simulation.experiment import figures, reach, releasing, training
     from simulation.experiment.outcome import Outcome
 
     plan = training.plan_of(place, source, request.options, now)
@@ -91,13 +91,16 @@ def _train_and_release(
         notes.append(
             f"{request.farms} SuperNodes and this process end on the same model: weights differ by at most {gap:.1e}"
         )
+    with clock("bias"):
+        reached = reach.measure(plan, source.data, request.options, record.tallies, place.private / "bias")
     with clock("release"):
         watchers = observers(plan.privacy.charges, plan.privacy.delta, plan.privacy.mode)
         held = source.data.split()[1]
         found = figures.exact(figures.network_of(result), result.platt, held)
         charged = figures.charged(result, watchers)
         released = releasing.release(place, result, charged, watchers, held.x, now)
-    return Outcome(request, source, place, plan, result, record, watchers, held, found, released, now, tuple(notes))
+    known = (request, source, place, plan, result, record, watchers, held, found, released, now, tuple(notes))
+    return Outcome(*known, reach=reached)
 
 
 def _lend_and_report(

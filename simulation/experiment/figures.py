@@ -28,6 +28,7 @@ SCORE_EDGES = np.arange(300, 901, 20)
 
 SIMULATION_ONLY = (
     "score_hist", "calibration", "rounds.norm_quantiles", "rounds.clip_rate", "rounds.auc", "decisions", "audit",
+    "reach",
 )  # fmt: skip
 UNCHARGED = ("features",)  # where privacy is off, what is made of the model is made of people
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from fl_server.app import Result
 from model.contract.plan import TrainingPlan
@@ -32,3 +33,4 @@ class Outcome:
     released: Released
     now: int
     notes: tuple[str, ...]
+    reach: dict[str, Any] | None = None

@@ -19,6 +19,7 @@ from simulation.experiment.scoring import Lent, Scores
 SCHEMA = "pocketscore.summary/1"
 SIMULATION_ONLY = (
     "auc.federated", "auc.central", "auc.boosting", "auc.silo", "auc.oracle", "ks", "ece", "labelled_rows", "scored",
+    "reach",
 )  # fmt: skip
 
 
@@ -35,6 +36,7 @@ def summarise(
     lent: Lent,
     engine: Mapping[str, Any],
     seconds: Mapping[str, float],
+    reached: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """All of spec 12, plain values."""
     training = {charge.name: charge for charge in plan.privacy.charges}.get("training")
@@ -88,6 +90,7 @@ def summarise(
             "envelopes_opened": lent.opened,
         },
         "egress": egress(plan, result, scores),
+        "reach": dict(reached) if reached else None,
         "simulation_only": list(SIMULATION_ONLY),
     }
 

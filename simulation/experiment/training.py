@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -9,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,13 +38,14 @@ POLL_SECONDS = 0.5
 @dataclass
 class Record:
     """By round: when it closed, who replied, the server's model so far; and, simulation_only, norms before clipping
-    and the first phones' updates before and after clip and encode."""
+    and the first phones' updates before and after clip and encode, and how many phones met which fate."""
 
     norms: dict[int, list[NDArray[np.float32]]] = field(default_factory=dict)
     sample: dict[int, tuple[NDArray[np.float64], NDArray[np.int64]]] = field(default_factory=dict)
     iterates: dict[int, NDArray[np.float64]] = field(default_factory=dict)
     seconds: dict[int, float] = field(default_factory=dict)
     replied: dict[int, int] = field(default_factory=dict)
+    tallies: dict[int, dict[str, Any]] = field(default_factory=dict)
 
 
 def federation_of(place: RunFolder) -> Workspace:
@@ -73,6 +76,7 @@ def train(place: RunFolder, plan: TrainingPlan, request: Request, progress: Prog
     def closed(release: Release, state: State) -> None:
         progress("rounds", release.round, plan.rounds + 2)
 
+    shared.take_engine(request.engine)
     try:
         if request.grid == "superlink":
             with _watched(shared, lambda number: progress("rounds", number, plan.rounds + 2)):
@@ -130,6 +134,11 @@ def _simulation_only(folder: Path, record: Record) -> None:
             record.norms.setdefault(number, []).append(kept["norms"])
             if len(kept["raw"]):
                 record.sample.setdefault(number, (kept["raw"], kept["units"]))
+    for path in sorted(folder.glob("attendance-*-farm-*.json")):
+        told = json.loads(path.read_text("utf-8"))
+        number, kind = told.pop("round"), told.pop("kind")
+        before = record.tallies.setdefault(number, {"kind": kind})
+        before |= {name: before.get(name, 0) + size for name, size in told.items()}
 
 
 @contextmanager

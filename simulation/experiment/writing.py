@@ -11,7 +11,7 @@ import numpy as np
 
 from fl_server.keys import KeyRing, replace_file
 from fl_server.review import bundle, page
-from simulation.experiment import figures
+from simulation.experiment import figures, reach
 from simulation.experiment.outcome import Outcome
 from simulation.experiment.scoring import Lent
 from simulation.experiment.summary import summarise
@@ -26,6 +26,7 @@ def write(
     plots = figures.plots(outcome.result, outcome.found, outcome.record, outcome.held)
     plots["egress"] = summary["egress"]["bytes_per_phone"]
     plots["decisions"] = lent.decisions
+    plots["reach"] = outcome.reach
     _json(outcome, "figures.json", plots)
     _json(outcome, "egress.json", summary["egress"])
     _sample(outcome)
@@ -37,11 +38,18 @@ def write(
 
 
 def engine_of(outcome: Outcome) -> dict[str, Any]:
-    """Which engine trained, and phone-updates a second in the median round, everything a round does included."""
+    """Which engine trained and why, and phone-updates a second in the median round, everything a round does included."""
     numbers = sorted(outcome.record.seconds)[1:]  # the first round also prepares the phones' inputs
     rates = [outcome.record.replied[n] / max(outcome.record.seconds[n], 1e-9) for n in numbers]
     rate = round(float(np.median(rates)), 1) if rates else None
-    return {"name": "batched", "updates_per_second": rate, "farms": outcome.request.farms, "grid": outcome.request.grid}
+    engine, why = choose(outcome.request.engine)
+    return {
+        "name": engine.name,
+        "why": why,
+        "updates_per_second": rate,
+        "farms": outcome.request.farms,
+        "grid": outcome.request.grid,
+    }
 
 
 def _summary(
@@ -59,6 +67,7 @@ def _summary(
         lent=lent,
         engine=engine_of(outcome),
         seconds=seconds,
+        reached=reach.short(outcome.reach),
     )
 
 
