@@ -51,6 +51,38 @@ def test_the_denominator_is_the_plans_whoever_answers() -> None:
     np.testing.assert_allclose(update, 1 / (0.5 * plan.phones))
 
 
+def test_the_expected_response_is_part_of_the_denominator_and_not_of_the_noise() -> None:
+    plan = replace(plan_of(), participation=0.5, response=0.4)
+    assert plan.expected_cohort == pytest.approx(0.2 * plan.phones)
+    update = mean_update(np.full(SIZE, plan.privacy.grid_scale, dtype=np.int64), plan)
+    np.testing.assert_allclose(update, 1 / (0.2 * plan.phones))
+    assert minimum(plan, 1000, 0.5) == plan.min_cohort
+    with pytest.raises(RoundError, match="20 phones are expected"):
+        minimum(plan, 100, 0.5)
+
+
+@pytest.mark.parametrize("answered", [1.0, 0.5, 0.2])
+def test_noise_in_a_step_is_the_same_whoever_drops_out(answered: float) -> None:
+    plan, size = plan_of(), 20_000
+    charge = GaussianRelease("training", 3.0, 0.5, 4, 1.0, "train")
+    phones = round(answered * plan.phones)
+    total = np.full(size, phones * 1000, dtype=np.int64)
+    step = mean_update(noised(total, charge, plan.privacy.grid_scale, SeededSource(1)), plan)
+    spread = charge.sigma / plan.phones
+    assert step.std() == pytest.approx(spread, rel=0.02)
+    # The control: over the number of answers, noise would grow as phones drop out, and say how many did.
+    over_answers = step * plan.phones / phones
+    assert over_answers.std() == pytest.approx(spread / answered, rel=0.02)
+
+
+def test_a_step_is_right_on_average_where_the_response_is() -> None:
+    plan = replace(plan_of(), response=0.5)
+    random = np.random.Generator(np.random.Philox(3))
+    units = round(0.3 * plan.privacy.grid_scale)
+    steps = [mean_update(np.array([units * random.binomial(plan.phones, 0.5)]), plan)[0] for _ in range(400)]
+    assert np.mean(steps) == pytest.approx(0.3, rel=0.02)
+
+
 def test_noise_has_the_charges_spread_and_no_charge_has_none() -> None:
     charge, zeros = GaussianRelease("training", 3.0, 0.5, 1, 1.0, "train"), np.zeros(4000, dtype=np.int64)
     drawn = noised(zeros, charge, 1 << 20, SeededSource(1)).astype(float) / (1 << 20)

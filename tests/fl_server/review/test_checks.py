@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import struct
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ def test_the_reviewers_own_arithmetic_gives_the_coordinators_model(
 ) -> None:
     server = ServerOptimiser(name, 0.05 if name == "fedadam" else 2.0, 0.8, 1.0 if hidden else 0.3, 1e-3, 0.99, 1e-3)
     choice = ModelChoice("mlp" if hidden else "additive", hidden, 6)
-    made = running(tmp_path, planned(server=server, model=choice))
+    made = running(tmp_path, replace(planned(server=server, model=choice), response=0.7))
     (finding,) = [each for each in check_all(made.folder) if each.check == "model"]
     assert finding.holds and "byte for byte" in finding.sentence
 
