@@ -7,6 +7,8 @@ plus the weights sent; the change itself is what is added up, so no digits cance
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -18,63 +20,132 @@ from torch import Tensor
 from simulation.engine.problem import Columns, Dense, Problem
 from simulation.engine.schedule import Schedule
 from simulation.engine.space import Space
+from simulation.engine.tally import GROUP, column_sums, encode_parts
 
 Layers = list[tuple[Tensor, Tensor]]
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float32]
+Matrix = NDArray[np.float64]
+ROWS = 1 << 14  # trained on at a time
+NUMBERS, MOST = 1_200_000, 4096  # weights of a chunk's phones, and phones
+
+
+@dataclass(frozen=True)
+class MlpUpdates:
+    """float32 parts (P, k) of the model; `place` (d,) finds the model's order among them laid end to end."""
+
+    parts: list[Tensor]
+    place: Ints
+    space: Space
+    group: int = GROUP
+
+    def rows(self, kept: Ints) -> Matrix:
+        """See `Updates.rows`."""
+        joined = torch.cat([part[torch.from_numpy(kept)] for part in self.parts], dim=1)
+        return joined.double().numpy()[:, self.place]
+
+    def encode(self, norm: float, scale: int) -> NDArray[np.float64]:
+        """See `Updates.encode`."""
+        return encode_parts(self.parts, norm, scale, self.space)
+
+    def sum(self) -> NDArray[np.float64]:
+        """See `Updates.sum`."""
+        return torch.cat([column_sums(part, self.group) for part in self.parts]).numpy()[self.place]
 
 
 @dataclass(frozen=True)
 class Mlp:
-    """One round's MLP: `sent` per layer (matrix (in, out), bias (1, out)), as the phones receive it."""
+    """One round's MLP."""
 
     problem: Problem
-    sent: Layers
-
-    @classmethod
-    def of(cls, problem: Problem) -> Mlp:
-        """Views of the problem's flat model."""
-        return cls(problem, _views(torch.from_numpy(problem.flat.copy()), problem.shapes))
 
     @cached_property
-    def columns(self) -> NDArray[np.int64]:
-        """Where in the flat model the parts of `deltas`, laid end to end, belong; (d,)."""
+    def sent(self) -> Layers:
+        """The model received: per layer matrix (in, out) and bias (1, out)."""
+        return _views(torch.from_numpy(self.problem.flat.copy()), self.problem.shapes)
+
+    @cached_property
+    def place(self) -> Ints:
+        """Where each number of the flat model lies among the parts laid end to end, (d,)."""
         places = _views(torch.arange(self.problem.dimension), self.problem.shapes)
         big, small = self._split([part.flatten() for layer in places for part in layer])
-        return np.asarray(torch.cat([*big, *small]).numpy())
+        return np.argsort(torch.cat([*big, *small]).numpy())
+
+    @cached_property
+    def group(self) -> int:
+        """Phones whose grid units float32 adds up without rounding."""
+        return min(GROUP, int(2**24 / (self.problem.local.clip_norm * self.problem.scale)))
+
+    @property
+    def phones(self) -> int:
+        """Phones a chunk."""
+        return min(max(NUMBERS // self.problem.dimension, 16), MOST)
+
+    @property
+    def rows(self) -> int:
+        """Rows of one step a chunk."""
+        return ROWS
+
+    @contextmanager
+    def threads(self) -> Iterator[int]:
+        """torch's number of threads; each trains chunks of its own, so an operation has one (OpenMP barriers wait)."""
+        own = torch.get_num_threads()
+        try:
+            yield own
+        finally:
+            torch.set_num_threads(own)  # `begin` also set what threads started later would have
+
+    def begin(self) -> None:
+        """One thread an operation."""
+        torch.set_num_threads(1)
+
+    def updates(self, phones: Ints, space: Space) -> MlpUpdates:
+        """Raw updates of labelled phones sorted by falling length."""
+        schedule, local = Schedule(self.problem, phones), self.problem.local
+        keep, change = 1 - local.learning_rate * local.prox, self._stack("change", len(phones), space)
+        own = self._stack("own", schedule.active(1), space)
+        for step in range(schedule.length):
+            rows, weights = schedule.at(step)
+            weights *= np.float32(-local.learning_rate)
+            now = _first(change, len(rows))
+            here = self._moved(now, _first(own, len(rows))) if step else self.sent
+            size = max(ROWS // len(rows), 1)
+            for at in range(0, rows.shape[1], size):
+                part = slice(at, at + size)
+                seen = forward(here, inputs(self.problem, rows[:, part], space), space)
+                slope = seen.pop().sigmoid_().sub_(_column(self.problem.y[rows[:, part]]))
+                slope.mul_(_column(weights[:, part]))
+                backward(here, now, seen, slope, 1.0 if at else keep if step else 0.0, space)
+        big, small = self._split([part.flatten(1) for layer in change for part in layer])
+        return MlpUpdates([*big, torch.cat(small, dim=1)], self.place, space, self.group)
+
+    def _stack(self, name: str, phones: int, space: Space) -> Layers:
+        """Uninitialised weights of `phones` phones."""
+
+        def new(like: Tensor, key: str) -> Tensor:
+            return torch.from_numpy(space.take(key, phones, *like.shape))
+
+        return [(new(m, f"{name}{i}"), new(b, f"{name}{i}b")) for i, (m, b) in enumerate(self.sent)]
+
+    def _moved(self, now: Layers, own: Layers) -> Layers:
+        """Phones' own weights: the change so far plus the weights sent."""
+        for layer, change, sent in zip(own, now, self.sent, strict=True):
+            for out, moved, start in zip(layer, change, sent, strict=True):
+                torch.add(moved, start, out=out)
+        return own
 
     def _split(self, parts: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Parts handled one by one, and those so small that they are put together."""
         least = self.problem.dimension // 8
         return [p for p in parts if p.shape[-1] > least], [p for p in parts if p.shape[-1] <= least]
 
-    def deltas(self, phones: NDArray[np.int64], space: Space) -> list[Tensor]:
-        """Raw updates of labelled phones sorted by falling length: float32 parts (P, k), see `columns`."""
-        schedule, local = Schedule(self.problem, phones), self.problem.local
-        keep, change = 1 - local.learning_rate * local.prox, self._stack("change", len(phones), space)
-        own = self._stack("own", schedule.active(1), space)
-        for step in range(schedule.length):
-            rows, weights = schedule.at(step)
-            active = len(rows)
-            now = [(m[:active], b[:active]) for m, b in change]
-            if step:
-                here = [(m[:active], b[:active]) for m, b in own]
-                for (m, b), (dm, db), (m0, b0) in zip(here, now, self.sent, strict=True):
-                    torch.add(dm, m0, out=m)
-                    torch.add(db, b0, out=b)
-            else:
-                here = self.sent
-            x = inputs(self.problem, rows, space)
-            seen = forward(here, x, space)
-            slope = seen.pop().sigmoid_().sub_(torch.from_numpy(self.problem.y[rows])[:, :, None])
-            slope.mul_(torch.from_numpy(weights * np.float32(-local.learning_rate))[:, :, None])
-            backward(here, now, seen, slope, keep if step else 0.0, space)
-        big, small = self._split([part.flatten(1) for layer in change for part in layer])
-        return [*big, torch.cat(small, dim=1)]
 
-    def _stack(self, name: str, phones: int, space: Space) -> Layers:
-        return [
-            (space.take(f"{name}{i}", phones, *matrix.shape), space.take(f"{name}{i}b", phones, *bias.shape))
-            for i, (matrix, bias) in enumerate(self.sent)
-        ]
+def _first(layers: Layers, phones: int) -> Layers:
+    return [(matrix[:phones], bias[:phones]) for matrix, bias in layers]
+
+
+def _column(values: Floats) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values))[:, :, None]
 
 
 def _views(flat: Tensor, shapes: tuple[tuple[int, int], ...]) -> Layers:
@@ -91,7 +162,7 @@ def forward(layers: Layers, x: Tensor, space: Space) -> list[Tensor]:
     """[x (A, L, width), outputs of the hidden layers, logits (A, L, 1)] for shared (in, out) or own (A, in, out)."""
     seen = [x]
     for i, (matrix, bias) in enumerate(layers):
-        out = space.take(f"seen{i}", *x.shape[:2], matrix.shape[-1])
+        out = torch.from_numpy(space.take(f"seen{i}", *x.shape[:2], matrix.shape[-1]))
         if matrix.dim() == 2:
             torch.addmm(bias, seen[-1].flatten(0, 1), matrix, out=out.flatten(0, 1))
         else:
@@ -111,7 +182,7 @@ def backward(layers: Layers, change: Layers, seen: list[Tensor], slope: Tensor, 
             total.baddbmm_(left, slope, beta=keep)
         if i == 0:
             return
-        matrix, below = layers[i][0], space.take(f"slope{i}", *seen[i].shape)
+        matrix, below = layers[i][0], torch.from_numpy(space.take(f"slope{i}", *seen[i].shape))
         if matrix.dim() == 2:
             torch.mm(slope.flatten(0, 1), matrix.T, out=below.flatten(0, 1))
         else:
@@ -119,13 +190,13 @@ def backward(layers: Layers, change: Layers, seen: list[Tensor], slope: Tensor, 
         slope = torch.ops.aten.tanh_backward.grad_input(below, seen[i], grad_input=below)
 
 
-def inputs(problem: Problem, rows: NDArray[np.int64], space: Space) -> Tensor:
+def inputs(problem: Problem, rows: Ints, space: Space) -> Tensor:
     """The rows' (A, L) inputs (A, L, width) float32, plain or looked up."""
     of, place = problem.rows, rows.reshape(-1)
     x = space.take("x", *rows.shape, of.width)
-    out = x.numpy().reshape(len(place), of.width)
+    out = x.reshape(len(place), of.width)
     if isinstance(of, Dense):
         np.take(of.x, place, axis=0, out=out, mode="clip")
     elif isinstance(of, Columns):
         np.take(of.values, of.codes[place][:, of.feature] + of.table, out=out, mode="clip")
-    return x
+    return torch.from_numpy(x)

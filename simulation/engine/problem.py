@@ -7,6 +7,7 @@ the additive model, a few columns a feature for the MLP.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -77,6 +78,26 @@ class Hats:
     def width(self) -> int:
         """D, weights besides the bias."""
         return len(self.centre)
+
+    @cached_property
+    def inputs(self) -> Floats:
+        """Each level's own part of z, (L, most K_j + 1), zero beyond its feature's; 4 (K_j + 1) bytes a level."""
+        return self.inputs_of(np.arange(len(self.hat)))
+
+    def inputs_of(self, levels: Ints) -> Floats:
+        """The same for some ascending level numbers, (len(levels), most K_j + 1)."""
+        found = np.zeros((len(levels), int(self.sizes.max()) + 1), dtype=np.float32)
+        bounds = np.searchsorted(levels, [*self.start.tolist(), len(self.hat)])
+        at = 0
+        for j, (size, block) in enumerate(zip(self.sizes.tolist(), self.blocks, strict=True)):
+            own = levels[bounds[j] : bounds[j + 1]]
+            phi, place = np.zeros((len(own), size + 1)), np.arange(len(own))
+            phi[place, np.minimum(self.hat[own] + 1, size - 1)] = self.high[own]
+            phi[place, self.hat[own]] += self.low[own]
+            phi[:, size] = self.flag[own]
+            found[bounds[j] : bounds[j + 1], : size + 1] = (phi - self.centre[at : at + size + 1]) @ block
+            at += size + 1
+        return found
 
 
 Rows = Dense | Columns | Hats

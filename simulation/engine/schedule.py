@@ -74,7 +74,9 @@ class Schedule:
         fresh = np.flatnonzero(turn == 0)
         if len(fresh):
             ids = self.problem.ids[self.phones[fresh]][:, None]
-            self._order[fresh] = _orders(self.problem, ids, epoch[fresh][:, None], self.counts[fresh][:, None], self._order.shape[1])
+            self._order[fresh] = _orders(
+                self.problem, ids, epoch[fresh][:, None], self.counts[fresh][:, None], self._order.shape[1]
+            )
 
 
 def _orders(problem: Problem, ids: NDArray[np.uint64], epoch: Ints, counts: Ints, width: int) -> Ints:

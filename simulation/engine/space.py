@@ -5,19 +5,19 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 
 @dataclass
 class Space:
-    """One worker's buffers by name. What a name held before is overwritten when it is asked for again."""
+    """One worker's float32 buffers by name. What a name held is overwritten when it is asked for again."""
 
-    kept: dict[str, Tensor] = field(default_factory=dict)
+    kept: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
-    def take(self, name: str, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        """An uninitialised contiguous tensor of `shape`, the same memory each time."""
+    def take(self, name: str, *shape: int) -> NDArray[np.float32]:
+        """An uninitialised contiguous array of `shape`, the same memory each time."""
         size = math.prod(shape)
-        if name not in self.kept or self.kept[name].numel() < size:
-            self.kept[name] = torch.empty(size, dtype=dtype)
-        return self.kept[name][:size].view(shape)
+        if name not in self.kept or self.kept[name].size < size:
+            self.kept[name] = np.empty(size, dtype=np.float32)
+        return self.kept[name][:size].reshape(shape)

@@ -7,8 +7,6 @@ through `encode_rows` itself.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -21,27 +19,8 @@ BLOCK = 16  # squares added in float32 before float64 takes over
 ROUNDING = 2.0**-24  # half a unit in the last place of float32, relative
 # Norms err by half of BLOCK roundings; divisor and quotient by one each; two more for what float64 does.
 SHORTER = 1 - (BLOCK / 2 + 4) * ROUNDING
-SMALLEST_GROUP = 8
+GROUP, SMALLEST_GROUP = 32, 8  # phones added up in float32 before float64 takes over
 TINY = 1e-12  # clip norms whose squares float32 cannot hold
-
-
-@dataclass
-class Tally:
-    """Sums over phones, one float64 vector a part of the model; exact for whole numbers up to 2^53."""
-
-    sums: list[Tensor] = field(default_factory=list)
-
-    def add(self, parts: list[Tensor], group: int) -> None:
-        """Add the rows of every part (P, k). `group` rows may be added up in float32 without rounding."""
-        if not self.sums:
-            self.sums = [torch.zeros(part.shape[1], dtype=torch.float64) for part in parts]
-        for total, part in zip(self.sums, parts, strict=True):
-            total += column_sums(part, group)
-
-    @property
-    def joined(self) -> NDArray[np.float64]:
-        """The sums of all parts, end to end."""
-        return np.concatenate([total.numpy() for total in self.sums])
 
 
 def column_sums(part: Tensor, group: int) -> Tensor:
@@ -74,7 +53,7 @@ def encode_parts(parts: list[Tensor], norm: float, scale: int, space: Space) -> 
 def _squares(part: Tensor, space: Space) -> Tensor:
     """Sum of squares of each row, (P,) float64: at most BLOCK of them are added in float32."""
     phones, width = part.shape
-    square = torch.mul(part, part, out=space.take("square", phones, width))
+    square = torch.mul(part, part, out=torch.from_numpy(space.take("square", phones, width)))
     long = width // BLOCK
     blocks = square.as_strided((phones, BLOCK, long), (width, long, 1))
     rest = square[:, BLOCK * long :]

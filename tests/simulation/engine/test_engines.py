@@ -23,6 +23,7 @@ LOCALS = [
     LocalTraining(1, 0.6, 0, 0.0, 0.3),
     LocalTraining(4, 0.4, 0, 0.2, 0.3),
     LocalTraining(3, 0.4, 1, 0.1, 5.0),
+    LocalTraining(0, 0.4, 2, 0.1, 5.0, 2),
 ]
 
 
@@ -37,7 +38,7 @@ def task_of(model: ModelChoice, local: LocalTraining, round_: int = 3) -> Task:
     return Task("train", round_, plan, KNOTS, flat)
 
 
-@pytest.mark.parametrize("local", LOCALS, ids=["one step", "four steps", "batches of one"])
+@pytest.mark.parametrize("local", LOCALS, ids=["one step", "four steps", "batches of one", "two epochs"])
 @pytest.mark.parametrize("model", MODELS, ids=lambda m: m.kind)
 def test_batched_equals_reference(model: ModelChoice, local: LocalTraining) -> None:
     task = task_of(model, local)

@@ -6,7 +6,7 @@
 
 struct Level {
     float low, high;
-    uint32_t hat;  // its lane among the feature's; its table row is `width` floats further for each
+    uint32_t row;  // where the hat's row begins in the feature's table; the next hat's is `width` floats further
     float flag;
 };
 
@@ -25,12 +25,13 @@ struct Additive {
     bool again = false;    // some phone takes a second step
     int64_t longest = 0, size = 0, bias_lane = 0;
     float base = 0;
-    Memory memory[10];
+    Memory memory[11];
     Feature *features;
     Level *levels;
     float *score, *table, *gram, *middle, *gram_middle, *centre;
     uint32_t *limit;
     int32_t *place;
+    int64_t *starts;
 
     int32_t prepare(const ps_phones *, const ps_local *, const ps_additive *);
 
@@ -89,7 +90,9 @@ int32_t Additive::lay_out() {
     centre = memory[7].take<float>(size);
     limit = memory[8].take<uint32_t>(count);
     place = memory[9].take<int32_t>(model->dimension);
-    return levels && score && table && gram && middle && gram_middle && centre && limit && place ? 0 : 3;
+    starts = memory[10].take<int64_t>(count);
+    for (int32_t j = 0; starts && j < count; ++j) starts[j] = model->start[j];
+    return levels && score && table && gram && middle && gram_middle && centre && limit && place && starts ? 0 : 3;
 }
 
 // Tables of one feature: rows of the block, of block * block', and what the centre takes off both.
@@ -127,7 +130,7 @@ void Additive::fill_levels(int32_t j, const double *weights, double middle_score
     const int64_t end = level_end(m, j), k = m->sizes[j];
     for (int64_t l = m->start[j]; l < end; ++l) {
         const int32_t hat = m->hat[l];
-        levels[l] = Level{m->low[l], m->high[l], (uint32_t)hat, m->flag[l]};
+        levels[l] = Level{m->low[l], m->high[l], (uint32_t)(hat * features[j].width), m->flag[l]};
         const double found = (double)m->low[l] * weights[hat] + (double)m->high[l] * weights[hat + 1];
         score[l] = (float)(found + (double)m->flag[l] * weights[k] - middle_score);
     }
@@ -159,27 +162,38 @@ int32_t Additive::prepare(const ps_phones *of, const ps_local *by, const ps_addi
     return 0;
 }
 
-// V vectors of one feature, from column `from` on: sum over rows of weight * (low * row(hat) + high * row(hat + 1)).
+// Rows of one phone, or some of them: codes of row i are at codes + (rows ? rows[i] : i) * stride, its weight by[i].
+template <class Code> struct Weighted {
+    const Code *codes;
+    int64_t stride;
+    const int32_t *rows;
+    const float *by;
+    int64_t n;
+
+    PS_INLINE_MEMBER const Code *at(int64_t i) const { return codes + (rows ? rows[i] : i) * stride; }
+};
+
+// V vectors of feature j: sum over rows of weight * (low * row(hat) + high * row(hat + 1)); returns that of the flags.
 template <int V, class Code>
-PS_INLINE void feature_sum(const Feature &f, const Level *levels, const float *table, bool coupled, int64_t last,
-                           const Code *codes, int64_t stride, const int32_t *rows, const float *weights, int64_t n,
-                           vf *sums, float *flags) {
-    vf low[V], high[V];
+PS_INLINE float feature_sum(const Weighted<Code> &what, int64_t j, const Level *levels, const float *table, int64_t width,
+                            const float *flag_row, vf *sums) {
+    vf even[V];
     float flag = 0;
-    for (int v = 0; v < V; ++v) low[v] = vf{}, high[v] = vf{};
-    for (int64_t i = 0; i < n; ++i) {
-        const Level &level = levels[codes[(rows ? rows[i] : i) * stride]];
-        const float *row = table + level.hat * f.width;
-        const float left = weights[i] * level.low, right = weights[i] * level.high, apart = weights[i] * level.flag;
+    for (int v = 0; v < V; ++v) even[v] = vf{};
+    for (int64_t i = 0; i < what.n; ++i) {
+        const Level &level = levels[what.at(i)[j]];
+        const float *row = table + level.row;
+        const vf weight = splat(what.by[i]), low = splat(level.low), high = splat(level.high);
+        const float apart = what.by[i] * level.flag;
         for (int v = 0; v < V; ++v) {
-            low[v] += left * load(row + v * LANES);
-            high[v] += right * load(row + f.width + v * LANES);
-            if (coupled) high[v] += apart * load(table + last * f.width + v * LANES);
+            const vf mixed = low * load(row + v * LANES) + high * load(row + width + v * LANES);
+            even[v] += weight * mixed;
+            if (flag_row) even[v] += apart * load(flag_row + v * LANES);
         }
         flag += apart;
     }
-    for (int v = 0; v < V; ++v) sums[v] = low[v] + high[v];
-    *flags = flag;
+    for (int v = 0; v < V; ++v) sums[v] = even[v];
+    return flag;
 }
 
 template <class Code> struct AdditiveTrainer {
@@ -189,12 +203,14 @@ template <class Code> struct AdditiveTrainer {
     int32_t *order;
     Key *keys;
     Code *limit;
+    Weighted<Code> parts[Group::MOST];
+    enum { GROUP_ROWS = 256 };
 
     int32_t begin(const Additive &all) {
         shared = &all;
         const int64_t n = padded(all.longest), shuffled = all.local->batch ? all.longest : 0;
         logits = memory[0].take<float>(n);
-        weights = memory[1].take<float>(n);
+        weights = memory[1].take<float>(n + GROUP_ROWS + Group::MOST * LANES);
         slopes = memory[2].take<float>(n);
         u = memory[3].take<float>(all.size);
         order = memory[4].take<int32_t>(shuffled);
@@ -206,18 +222,34 @@ template <class Code> struct AdditiveTrainer {
         return 0;
     }
 
-    int32_t train(int64_t phone, float *delta) {
+    // Phones from `phone` on, up to a full group: feature by feature, so that one feature's tables stay in L1 for all.
+    int32_t train_group(int64_t phone, int64_t end, float *deltas, Group *group) {
         const auto *phones = shared->phones;
-        const int64_t n = phones->counts[phone], first = phones->first[phone], stride = shared->model->features;
-        const Code *codes = (const Code *)shared->model->codes + first * stride;
-        prefetch(phone + 2);
-        if (!score_rows(codes, n)) return 2;
-        const float *y = phones->y + first;
-        if (steps_of(shared->local, n) == 1 && batches_of(shared->local, n) == 1)
-            slopes_of(logits, y, nullptr, n, weights);
+        const int64_t stride = shared->model->features;
+        int64_t used = 0;
+        for (group->count = 0; phone < end && group->count < Group::MOST; ++phone) {
+            const int64_t n = phones->counts[phone], first = phones->first[phone];
+            if (n == 0) continue;
+            if (group->count && used + n > GROUP_ROWS) break;
+            prefetch(phone + 4);
+            const Code *codes = (const Code *)shared->model->codes + first * stride;
+            const float *y = phones->y + first;
+            float *by = weights + used;
+            if (!score_rows(codes, n)) return 2;
+            if (steps_of(shared->local, n) == 1 && batches_of(shared->local, n) == 1)
+                slopes_of(logits, y, nullptr, n, by);
+            else
+                walk(phone, codes, y, n, by);
+            const int64_t g = group->count++;
+            group->phones[g] = phone;
+            parts[g] = Weighted<Code>{codes, stride, nullptr, by, n};
+            used += padded(n);
+        }
+        group->next = phone;
+        if (used > padded(GROUP_ROWS))
+            add_rows(parts[0], shared->table, shared->middle, 0, false, deltas);
         else
-            walk(phone, codes, y, n);
-        add_rows(codes, nullptr, weights, n, shared->table, shared->middle, 0, false, delta);
+            add_group(group->count, deltas);
         return 0;
     }
 
@@ -234,18 +266,15 @@ template <class Code> struct AdditiveTrainer {
 
     // The sent model's logits of all rows; false where a code lies beyond its feature's levels.
     bool score_rows(const Code *codes, int64_t n) {
-        const int32_t count = shared->model->features;
-        const auto *features = shared->features;
+        const int64_t count = shared->model->features, *starts = shared->starts;
         const float *score = shared->score;
         for (int64_t r = 0; r < n; ++r, codes += count) {
-            Code over = 0;
-            for (int32_t j = 0; j < count; ++j) over |= (Code)(codes[j] > limit[j]);
-            if (over) return false;
+            if (beyond(codes, limit, count)) return false;
             float sums[4] = {shared->base, 0, 0, 0};
-            int32_t j = 0;
+            int64_t j = 0;
             for (; j + 4 <= count; j += 4)
-                for (int i = 0; i < 4; ++i) sums[i] += score[features[j + i].start + codes[j + i]];
-            for (; j < count; ++j) sums[0] += score[features[j].start + codes[j]];
+                for (int i = 0; i < 4; ++i) sums[i] += score[starts[j + i] + codes[j + i]];
+            for (; j < count; ++j) sums[0] += score[starts[j] + codes[j]];
             logits[r] = (sums[0] + sums[1]) + (sums[2] + sums[3]);
         }
         return true;
@@ -259,12 +288,13 @@ template <class Code> struct AdditiveTrainer {
     }
 
     // All local steps, in the rows' weights alone.
-    void walk(int64_t phone, const Code *codes, const float *y, int64_t n) {
+    void walk(int64_t phone, const Code *codes, const float *y, int64_t n, float *by) {
         const auto *local = shared->local;
         const int64_t steps = steps_of(local, n), batches = batches_of(local, n);
         const float keep = (float)(1 - local->rate * local->prox);
+        const int64_t count = shared->model->features;
         double bias = 0, about = 0;  // z_r * delta is phi_r * u - about + bias
-        memset(weights, 0, sizeof(float) * (size_t)n);
+        memset(by, 0, sizeof(float) * (size_t)n);
         memset(u, 0, sizeof(float) * (size_t)shared->size);
         for (int64_t step = 0; step < steps; ++step) {
             const int64_t turn = step % batches;
@@ -275,13 +305,13 @@ template <class Code> struct AdditiveTrainer {
             const int64_t m = batches > 1 && n - from > local->batch ? local->batch : n - from;
             const int32_t *rows = batches > 1 ? order + from : nullptr;
             step_slopes(codes, y, rows, m, step > 0, (float)(bias - about));
-            for (int64_t i = 0; keep != 1 && i < n; ++i) weights[i] *= keep;
-            for (int64_t i = 0; i < m; ++i) weights[rows ? rows[i] : i] += slopes[i];
+            for (int64_t i = 0; keep != 1 && i < n; ++i) by[i] *= keep;
+            for (int64_t i = 0; i < m; ++i) by[rows ? rows[i] : i] += slopes[i];
             if (step + 1 == steps) break;
             double sum = 0;
             for (int64_t i = 0; i < m; ++i) sum += (double)slopes[i];
             bias = (double)keep * bias + sum * shared->model->bias * shared->model->bias;
-            add_rows(codes, rows, slopes, m, shared->gram, shared->gram_middle, keep, true, u);
+            add_rows(Weighted<Code>{codes, count, rows, slopes, m}, shared->gram, shared->gram_middle, keep, true, u);
             u[shared->bias_lane] = 0;
             about = dot(shared->centre, u, shared->size);
         }
@@ -305,7 +335,7 @@ template <class Code> struct AdditiveTrainer {
                 for (int32_t j = 0; j < count; ++j) {
                     const auto &f = shared->features[j];
                     const Level &level = shared->levels[f.start + at[j]];
-                    const float *hats = u + f.lane + level.hat;
+                    const float *hats = u + f.lane + shared->model->hat[f.start + at[j]];
                     // The lane after a last hat is another's, but its weight is 0.
                     sums[j & 1] += level.low * hats[0] + level.high * hats[1] + level.flag * u[f.flag_lane];
                 }
@@ -317,51 +347,86 @@ template <class Code> struct AdditiveTrainer {
     }
 
     // to = keep * to + sum over rows of weight * (table rows of its levels - middle). Rows in pieces that stay in cache.
-    void add_rows(const Code *codes, const int32_t *rows, const float *by, int64_t n, const float *table,
-                  const float *middle, float keep, bool inner, float *to) const {
-        double sum = 0;
-        for (int64_t i = 0; i < n; ++i) sum += (double)by[i];
-        const int64_t piece = 256;
-        for (int64_t from = 0; from < n; from += piece) {
-            const int64_t m = n - from < piece ? n - from : piece, stride = shared->model->features;
-            const Code *at = rows ? codes : codes + from * stride;
-            add_piece(at, rows ? rows + from : nullptr, by + from, m, table, middle, from ? 1 : keep, from ? 0 : (float)sum,
-                      inner, to);
+    void add_rows(const Weighted<Code> &all, const float *table, const float *middle, float keep, bool inner,
+                  float *to) const {
+        const int64_t piece = GROUP_ROWS, count = shared->model->features;
+        const double sum = sum_of(all);
+        for (int64_t from = 0; from < all.n; from += piece) {
+            const int64_t m = all.n - from < piece ? all.n - from : piece;
+            const Weighted<Code> some = {all.rows ? all.codes : all.codes + from * count, count,
+                                         all.rows ? all.rows + from : nullptr, all.by + from, m};
+            for (int64_t j = 0; j < count; ++j)
+                add_feature(some, j, table, middle, from ? 1 : keep, from ? 0 : (float)sum, inner, to);
         }
         to[shared->bias_lane] = (float)(sum * shared->model->bias);
     }
 
-    void add_piece(const Code *codes, const int32_t *rows, const float *by, int64_t n, const float *table,
-                   const float *middle, float keep, float sum, bool inner, float *to) const {
-        const int32_t count = shared->model->features;
-        const bool coupled = shared->coupled;
-        for (int32_t j = 0; j < count; ++j) {
-            const auto &f = shared->features[j];
-            const Level *levels = shared->levels + f.start;
-            const int64_t last = shared->model->sizes[j];
-            vf sums[4];
-            float flag = 0;
-            for (int64_t from = 0; from < f.width;) {
-                const float *part = table + f.table + from;
-                int64_t done = (f.width - from) / LANES;
-                if (done == 1)
-                    feature_sum<1>(f, levels, part, coupled, last, codes + j, count, rows, by, n, sums, &flag);
-                else if (done < 4)
-                    done = 2, feature_sum<2>(f, levels, part, coupled, last, codes + j, count, rows, by, n, sums, &flag);
-                else
-                    done = 4, feature_sum<4>(f, levels, part, coupled, last, codes + j, count, rows, by, n, sums, &flag);
-                for (int64_t v = 0; v < done; ++v, from += LANES) {
-                    float *place = to + f.lane + from;
-                    const vf off = sum * load(middle + f.lane + from), old = keep == 0 ? vf{} : keep * load(place);
-                    store(place, old + (sums[v] - off));
-                }
-            }
-            if (coupled) continue;
-            const float old = keep == 0 ? 0 : keep * to[f.flag_lane];
-            to[f.flag_lane] = old + ((inner ? f.flag_gram : f.flag_gain) * flag - sum * middle[f.flag_lane]);
+    // Deltas of phones that together have few rows.
+    void add_group(int64_t phones, float *deltas) const {
+        float sums[Group::MOST];
+        for (int64_t g = 0; g < phones; ++g) {
+            const double sum = sum_of(parts[g]);
+            sums[g] = (float)sum;
+            deltas[g * shared->size + shared->bias_lane] = (float)(sum * shared->model->bias);
         }
+        for (int64_t j = 0; j < shared->model->features; ++j)
+            for (int64_t g = 0; g < phones; ++g)
+                add_feature(parts[g], j, shared->table, shared->middle, 0, sums[g], false, deltas + g * shared->size);
+    }
+
+    static double sum_of(const Weighted<Code> &all) {
+        double sum = 0;
+        for (int64_t i = 0; i < all.n; ++i) sum += (double)all.by[i];
+        return sum;
+    }
+
+    PS_INLINE_MEMBER void add_feature(const Weighted<Code> &what, int64_t j, const float *table, const float *middle,
+                                      float keep, float sum, bool inner, float *to) const {
+        const Feature f = shared->features[j];
+        const Level *levels = shared->levels + f.start;
+        const int64_t last = f.width * shared->model->sizes[j];
+        float flag = 0;
+        for (int64_t from = 0; from < f.width;) {
+            const float *part = table + f.table + from, *off = middle + f.lane + from;
+            const float *flags = shared->coupled ? part + last : nullptr;
+            float *place = to + f.lane + from;
+            const int64_t left = f.width - from;
+            vf sums[4];
+            if (left == LANES) {
+                flag = feature_sum<1>(what, j, levels, part, f.width, flags, sums);
+                from += put<1>(sums, off, keep, sum, place);
+            } else if (left < 4 * LANES) {
+                flag = feature_sum<2>(what, j, levels, part, f.width, flags, sums);
+                from += put<2>(sums, off, keep, sum, place);
+            } else {
+                flag = feature_sum<4>(what, j, levels, part, f.width, flags, sums);
+                from += put<4>(sums, off, keep, sum, place);
+            }
+        }
+        if (shared->coupled) return;
+        const float old = keep == 0 ? 0 : keep * to[f.flag_lane];
+        to[f.flag_lane] = old + ((inner ? f.flag_gram : f.flag_gain) * flag - sum * middle[f.flag_lane]);
+    }
+
+    template <int V> PS_INLINE_MEMBER static int64_t put(const vf *sums, const float *off, float keep, float sum, float *to) {
+        for (int v = 0; v < V; ++v, to += LANES, off += LANES) {
+            const vf old = keep == 0 ? vf{} : keep * load(to);
+            store(to, old + (sums[v] - sum * load(off)));
+        }
+        return V * LANES;
     }
 };
+
+template <class Code> struct AtOnce<AdditiveTrainer<Code>> {
+    enum { PHONES = Group::MOST };
+};
+
+// More special than rounds.hpp's: the additive model trains phones in groups.
+template <class Code>
+PS_INLINE int32_t train_some(AdditiveTrainer<Code> &trainer, const ps_phones *, int64_t phone, int64_t end,
+                             float *deltas, Group *group) {
+    return trainer.train_group(phone, end, deltas, group);
+}
 
 static int32_t additive_round(const ps_phones *phones, const ps_local *local, const ps_additive *model,
                               ps_answer *answer, int32_t threads) {

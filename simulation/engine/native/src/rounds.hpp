@@ -38,35 +38,56 @@ template <class Shared> struct Call {
         }
     }
     void release() { __atomic_clear(&lock, __ATOMIC_RELEASE); }
+    void fail(int64_t phone) {
+        hold();
+        if (failed < 0 || phone < failed) failed = phone;
+        release();
+        stop(1);
+    }
 };
+
+// Phones trained together: which, and where to go on.
+struct Group {
+    enum { MOST = 16 };
+    int64_t phones[MOST], count, next;
+};
+
+template <class Trainer> struct AtOnce {
+    enum { PHONES = 1 };
+};
+
+// The next phones that have rows, their deltas one after the other; a kernel may overload this to take several.
+template <class Trainer>
+PS_INLINE int32_t train_some(Trainer &trainer, const ps_phones *phones, int64_t phone, int64_t end, float *deltas,
+                             Group *group) {
+    while (phone < end && phones->counts[phone] == 0) ++phone;
+    group->phones[0] = phone, group->count = phone < end ? 1 : 0, group->next = phone + 1;
+    return group->count ? trainer.train(phone, deltas) : 0;
+}
 
 template <class Trainer, class Shared> static void work(void *context, int32_t) {
     auto &call = *(Call<Shared> *)context;
     Trainer trainer;
     Sink sink;
     Memory memory;
-    float *delta = memory.take<float>(call.grid->size);
-    if (!delta || !sink.begin(call.grid, call.answer) || trainer.begin(*call.shared) != 0) return call.stop(3);
+    Group group;
+    float *deltas = memory.take<float>(call.grid->size * AtOnce<Trainer>::PHONES);
+    if (!deltas || !sink.begin(call.grid, call.answer) || trainer.begin(*call.shared) != 0) return call.stop(3);
     const int64_t size = block_size(call.phones->count);
     for (;;) {
         const int64_t block = __atomic_fetch_add(&call.next, 1, __ATOMIC_RELAXED);
         if (block >= call.blocks || __atomic_load_n(&call.status, __ATOMIC_RELAXED)) break;
         if (call.ordered && !(sink.plain = call.ordered->borrow())) return call.stop(3);
         const int64_t end = (block + 1) * size < call.phones->count ? (block + 1) * size : call.phones->count;
-        for (int64_t phone = block * size; phone < end; ++phone) {
-            if (call.phones->counts[phone] == 0) continue;
-            const int32_t done = trainer.train(phone, delta);
+        for (int64_t phone = block * size; phone < end; phone = group.next) {
+            const int32_t done = train_some(trainer, call.phones, phone, end, deltas, &group);
             if (done != 0) {
                 call.stop(done);
                 break;
             }
-            if (!sink.add(phone, delta)) {
-                call.hold();
-                if (call.failed < 0 || phone < call.failed) call.failed = phone;
-                call.release();
-                call.stop(1);
-                break;
-            }
+            for (int64_t g = 0; g < group.count; ++g)
+                if (!sink.add(group.phones[g], deltas + g * call.grid->size)) call.fail(group.phones[g]);
+            if (__atomic_load_n(&call.status, __ATOMIC_RELAXED)) break;
         }
         if (call.ordered) call.ordered->give(block, sink.plain);
     }
@@ -97,4 +118,26 @@ static int32_t run_round(const ps_phones *phones, const Shared &shared, const Gr
     answer->failed = call.failed;
     for (int64_t i = 0; total && i < grid.dimension; ++i) answer->plain[i] = total[grid.lane(i)];
     return call.status;
+}
+
+// Whether a row's codes go beyond the highest of each feature; both arrays are `count` long.
+template <class Code> PS_INLINE bool beyond(const Code *codes, const Code *limit, int64_t count) {
+    enum { WIDE = 16 / sizeof(Code) };
+    typedef Code vector __attribute__((vector_size(16)));
+    Code over = 0;
+    if (count < WIDE) {
+        for (int64_t j = 0; j < count; ++j) over |= (Code)(codes[j] > limit[j]);
+        return over != 0;
+    }
+    vector any = vector{};
+    for (int64_t j = 0;; j = j + 2 * WIDE <= count ? j + WIDE : count - WIDE) {  // the last piece may overlap
+        vector a, b;
+        memcpy(&a, codes + j, 16);
+        memcpy(&b, limit + j, 16);
+        any |= (vector)(a > b);
+        if (j + WIDE == count) break;
+    }
+    int64_t parts[2];
+    memcpy(parts, &any, 16);
+    return (parts[0] | parts[1]) != 0;
 }

@@ -9,6 +9,7 @@ typedef float vh __attribute__((vector_size(2 * LANES)));   // HALF lanes
 typedef float vf_any __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
 #define PS_INLINE static inline __attribute__((always_inline))
+#define PS_INLINE_MEMBER inline __attribute__((always_inline))
 
 PS_INLINE int64_t padded(int64_t n) { return (n + LANES - 1) / LANES * LANES; }
 PS_INLINE vf load(const float *from) { return *(const vf_any *)from; }
@@ -19,10 +20,17 @@ PS_INLINE vd splat_double(double value) { return value - vd{}; }
 PS_INLINE vf select(vi mask, vf yes, vf no) { return (vf)((mask & (vi)yes) | (~mask & (vi)no)); }
 PS_INLINE vf vmin(vf a, vf b) { return a < b ? a : b; }
 PS_INLINE vf vmax(vf a, vf b) { return a > b ? a : b; }
+// HALF floats as doubles. GCC 12 splits a wide __builtin_convertvector in two.
 PS_INLINE vd widen(const float *from) {
+#if PS_LANES == 16
+    return (vd)_mm512_cvtps_pd(_mm256_loadu_ps(from));
+#elif PS_LANES == 8
+    return (vd)_mm256_cvtps_pd(_mm_loadu_ps(from));
+#else
     vh half;
     memcpy(&half, from, sizeof half);
     return __builtin_convertvector(half, vd);
+#endif
 }
 PS_INLINE float total(vf value) {
     float sum = 0;
