@@ -6,7 +6,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 SOURCE = Path("simulation/engine/native/src")
-FLAGS = ["-O3", "-std=c++17", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math", "-pthread", "-Wno-psabi"]
+FLAGS = ["-O3", "-std=c++17", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math", "-pthread", "-Wno-psabi", "-Wno-maybe-uninitialized"]
 
 
 class OptionalKernel(build_ext):

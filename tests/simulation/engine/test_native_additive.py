@@ -1,4 +1,4 @@
-"""The compiled additive kernel against a float64 oracle written here, over made shapes, instruction sets and threads."""
+"""The compiled additive kernel against a float64 oracle written here, over made shapes, instruction sets, threads."""
 
 from __future__ import annotations
 
