@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+MOST_GROUPS = 8
 ONLY = "[dim]simulation only[/dim]"
 CHARGED = "[green]charged[/green]"
 
@@ -103,7 +104,7 @@ def _use(summary: Mapping[str, Any], decisions: Mapping[str, int]) -> Table:
 
 
 def _reach(summary: Mapping[str, Any]) -> list[Table]:
-    """Who answered, and which groups that missed most; nothing where everybody answers."""
+    """Who answered in time, and which groups did less; nothing where everybody does."""
     reach = summary.get("reach")
     if reach is None:
         return []
@@ -113,14 +114,27 @@ def _reach(summary: Mapping[str, Any]) -> list[Table]:
     table.add_row("answered in time", share, f"{within} · {ONLY}")
     told = ", ".join(f"{fates[name]:,} {name}" for name in fates if name != "asked")
     table.add_row("phones asked, all rounds", f"{fates['asked']:,}", told)
-    if least := reach["least_reached"]:
-        where = f"{escape(least['column'])} {escape(least['group'])}"
-        table.add_row("least reached group", where, f"{least['ratio']:.2f} of its share · {ONLY}")
-    if most := reach["most_changed"]:
-        where = f"{escape(most['column'])} {escape(most['group'])}"
-        change = f"mean PD {most['pd_change']:+.4f} ± {most['pd_change_ci']:.4f} against everyone answering"
-        table.add_row("most changed group", where, f"{change} · {ONLY}")
-    return [table]
+    return [table, _groups(reach["groups"])]
+
+
+def _groups(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """The groups reached least, and what their absence did to their mean PD, calibration and AUC."""
+    table = Table(title=f"Reach by group, the least first · {ONLY}", title_justify="left", box=None, pad_edge=False)
+    for name in ("group", "of its share", "mean PD", "calibration gap", "AUC"):
+        table.add_column(name, justify="left" if name == "group" else "right")
+    for row in sorted(rows, key=lambda row: float(row["ratio"]))[:MOST_GROUPS]:
+        table.add_row(
+            escape(f"{row['column']} {row['group']}"),
+            f"{row['ratio']:.2f}",
+            _change(row["pd_change"], row["pd_change_ci"]),
+            f"{row['gap_everyone']:+.4f} → {row['gap_reached']:+.4f}",
+            _change(row["auc_change"], row["auc_change_ci"]),
+        )
+    return table
+
+
+def _change(value: float | None, half: float | None) -> str:
+    return "–" if value is None or half is None else f"{value:+.4f} ± {half:.4f}"
 
 
 def _time(summary: Mapping[str, Any]) -> Table:

@@ -121,7 +121,7 @@ def check_epsilon(evidence: Evidence) -> Iterator[Finding]:
 
 EXACT = {
     *("auc.federated", "auc.central", "auc.boosting", "auc.silo", "auc.oracle"),
-    *("ks", "ece", "labelled_rows", "scored"),
+    *("ks", "ece", "labelled_rows", "scored", "reach"),
 }
 EXACT_PLOTS = {
     "score_hist",
@@ -131,6 +131,7 @@ EXACT_PLOTS = {
     "rounds.auc",
     "decisions",
     "audit",
+    "reach",
 }
 
 

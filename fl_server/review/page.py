@@ -48,6 +48,7 @@ def render(folder: Path) -> str:
             "warnings": warnings(summary),
             "decisions": figures.get("decisions") or {},
             "audit": figures.get("audit") or [],
+            "reach": summary.get("reach"),
             "made": _made(folder),
             "name": folder.name.removesuffix(".partial"),
             "seconds": sorted(summary["seconds"].items(), key=lambda item: -float(item[1] or 0)),

@@ -17,15 +17,19 @@ from model.contract.envelope import SigningKey
 from model.contract.plan import TrainingPlan
 from simulation import bias
 from simulation.attendance import FATES, Virtual
-from simulation.availability import tiers_of
+from simulation.availability import HANDSET, tiers_of
 from simulation.dataset import Dataset
 from simulation.experiment.figures import network_of
 from simulation.federate import federate
 from simulation.planning import Options
+from simulation.population.latents import HANDSETS
 from simulation.workspace import Workspace
 
 MOST_PHONES = 50_000  # of a larger run the first so many are trained twice; the shares are of all
 KEPT = ("asked", *FATES, "duplicate")
+LONG = ("rounds", "groups", "effect")
+SHARES = ("column", "group", "phones", "share", "counted", "ratio")
+CHANGES = ("gap_everyone", "gap_reached", "pd_change", "pd_change_ci", "auc_change", "auc_change_ci")
 
 
 def measure(
@@ -66,7 +70,13 @@ def counted_updates(
     for number in range(1, plan.rounds + 1):
         asked = np.flatnonzero(coins(ids, plan.seed, number, plan.participation))
         times[asked] += who.roll(ids[asked], tiers[asked], number).counted
-    return {name: np.asarray(column)[train] for name, column in data.protected.items()}, times
+    return {name: column[train] for name, column in audited(data).items()}, times
+
+
+def audited(data: Dataset) -> dict[str, NDArray[Any]]:
+    """The audit columns (P,), with the handset, which availability follows, where a dataset has none of its own."""
+    columns = {name: np.asarray(column) for name, column in data.protected.items()}
+    return columns if HANDSET in columns else {**columns, HANDSET: np.array(HANDSETS)[tiers_of(data)]}
 
 
 def paired(plan: TrainingPlan, data: Dataset, who: Virtual, folder: Path) -> dict[str, Any]:
@@ -92,18 +102,18 @@ def paired(plan: TrainingPlan, data: Dataset, who: Virtual, folder: Path) -> dic
         result = federate(shared)
         pds.append(result.platt.pd(score_rows(network_of(result), rest.x[:])))
     owner = np.repeat(np.arange(rest.phones), rest.counts)
-    columns = {name: np.asarray(column) for name, column in rest.protected.items()}
     shutil.rmtree(folder)
-    return {"phones": few.phones, "groups": bias.effect(bias.Held(rest.y, owner, columns, rest.phones), *pds)}
+    return {"phones": few.phones, "groups": bias.effect(bias.Held(rest.y, owner, audited(rest), rest.phones), *pds)}
 
 
 def short(reach: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """What of the section the summary keeps: settings, response, fates, and the groups that stand out."""
+    """What of the section the summary keeps: settings, response, fates, and a line a group."""
     if reach is None:
         return None
-    groups = [row for row in reach["groups"] if row["column"] != bias.EVERYONE[0]]
-    moved = [row for row in reach["effect"]["groups"] if row["column"] != bias.EVERYONE[0]]
-    kept = {name: value for name, value in reach.items() if name not in ("rounds", "groups", "effect")}
-    least = min(groups, key=lambda row: float(row["ratio"]), default=None)
-    most = max(moved, key=lambda row: abs(float(row["pd_change"])), default=None)
-    return {**kept, "least_reached": least, "most_changed": most}
+    moved = {(row["column"], row["group"]): row for row in reach["effect"]["groups"]}
+    lines = [
+        {**{name: row[name] for name in SHARES}, **{name: moved[place][name] for name in CHANGES}}
+        for row in reach["groups"]
+        if (place := (row["column"], row["group"])) in moved
+    ]
+    return {**{name: value for name, value in reach.items() if name not in LONG}, "groups": lines}
