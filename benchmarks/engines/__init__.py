@@ -1,0 +1,1 @@
+"""Parts of `benchmarks/engine.py`: the workload, our engines, the peers, their timing and the table."""
