@@ -87,6 +87,15 @@ class Additive:
         padded[self.place] = self.problem.flat
         return padded
 
+    @cached_property
+    def _scores(self) -> Floats:
+        """What each level adds to a logit by the model received, the intercept spread over the features; (L,)."""
+        features = len(self.hats.sizes)
+        weights = self.sent[:-1].reshape(features, self.width).astype(np.float64)
+        ends = [*self.hats.start.tolist(), len(self.hats.hat)]
+        parts = [self.hats.inputs[a:b] @ w for a, b, w in zip(ends, ends[1:], weights, strict=False)]
+        return np.asarray(np.concatenate(parts) + self.sent[-1] * self.hats.bias / features, dtype=np.float32)
+
     @property
     def phones(self) -> int:
         """Phones a chunk."""
@@ -100,7 +109,7 @@ class Additive:
     @contextmanager
     def threads(self) -> Iterator[int]:
         """What OMP_NUM_THREADS grants, or every processor."""
-        _ = self.hats.inputs if self._small else None  # once, before the threads ask for it
+        _ = self._scores if self._small else None  # once, before the threads ask for it
         yield processors()
 
     def begin(self) -> None:
@@ -109,42 +118,58 @@ class Additive:
     def updates(self, phones: Ints, space: Space) -> AdditiveUpdates:
         """Raw updates of labelled phones sorted by falling length. The change is kept apart, so no digits cancel."""
         schedule, local = Schedule(self.problem, phones), self.problem.local
-        keep, change = 1 - local.learning_rate * local.prox, np.zeros((len(phones), len(self.sent)))
+        keep, change = 1 - local.learning_rate * local.prox, np.empty((len(phones), len(self.sent)))
         for step in range(schedule.length):
             rows, weights = schedule.at(step)
             now = change[: len(rows)]
-            here = (self.sent + now).astype(np.float32)[:, None, :, None] if step else self.sent[:, None]
-            if step:
-                now *= keep
+            here = (self.sent + now).astype(np.float32) if step else None
             weights *= np.float32(-local.learning_rate)
             parts = _parts(rows.shape)
-            for part in parts:
-                cut = rows[:, part]
+            for i, part in enumerate(parts):
+                cut = _pieces(rows[:, part])
                 if step == 0 or schedule.shuffled or len(parts) > 1:
-                    known = self._inputs(cut, space)
-                self._add(now, here, known[: len(cut)], self.problem.y[_pieces(cut)], _pieces(weights[:, part], 0))
+                    levels, x = self._inputs(cut, space)
+                logits = (
+                    self._sent_logits(levels, x) if here is None else _own_logits(here, x[: len(cut)], self.hats.bias)
+                )
+                slope = (0.5 * (1 + np.tanh(logits / 2)) - self.problem.y[cut]) * _pieces(weights[:, part], 0)
+                self._add(now, slope, x[: len(cut)], 1.0 if i else keep if step else 0.0)
         return AdditiveUpdates(change, self.place)
 
-    def _add(self, now: Matrix, here: Floats, x: Floats, y: Floats, weights: Floats) -> None:
-        """now += Σ weights · slope of the loss, at the weights `here`; x (A, Q, S, F·K), y and weights (A, Q, S)."""
-        bias = np.float32(self.hats.bias)
-        logits = np.matmul(x, here[..., :-1, :])[..., 0] + here[..., -1:, 0] * bias
-        slope = (0.5 * (1 + np.tanh(logits / 2)) - y) * weights
+    def _add(self, now: Matrix, slope: Floats, x: Floats, keep: float) -> None:
+        """now := keep · now + each phone's Σ slope · input; slope (A, Q, S), x (A, Q, S, F·K). 0 overwrites."""
         sums = np.matmul(slope[:, :, None, :], x)[:, :, 0]
-        now[:, :-1] += sums[:, 0] if sums.shape[1] == 1 else sums.sum(axis=1, dtype=np.float64)
-        now[:, -1] += self.hats.bias * slope.sum(axis=(1, 2), dtype=np.float64)
+        inner = sums[:, 0] if sums.shape[1] == 1 else sums.sum(axis=1, dtype=np.float64)
+        bias = slope.sum(axis=(1, 2), dtype=np.float64) * self.hats.bias
+        if keep == 0:
+            now[:, :-1], now[:, -1] = inner, bias
+            return
+        if keep != 1:
+            now *= keep
+        now[:, :-1] += inner
+        now[:, -1] += bias
 
-    def _inputs(self, rows: Ints, space: Space) -> Floats:
-        """Inputs (A, Q, S, F·K) of rows (A, L), without the bias."""
-        pieces = _pieces(rows)
-        levels = self.hats.codes[pieces.reshape(-1)] + self.hats.start
+    def _sent_logits(self, levels: Ints, x: Floats) -> Floats:
+        """Logits (A, Q, S) by the model received."""
+        if not self._small:
+            return np.asarray(np.matmul(x, self.sent[:-1, None])[..., 0] + self.sent[-1] * np.float32(self.hats.bias))
+        return np.asarray(self._scores.take(levels).sum(axis=1).reshape(x.shape[:3]))
+
+    def _inputs(self, rows: Ints, space: Space) -> tuple[Ints, Floats]:
+        """(levels (A·Q·S, F), inputs (A, Q, S, F·K)) of rows (A, Q, S), without the bias."""
+        levels = self.hats.codes[rows.reshape(-1)] + self.hats.start
         x = space.take("x", levels.size, self.width)
         if self._small:
             np.take(self.hats.inputs, levels.reshape(-1), axis=0, out=x, mode="clip")
         else:
             some, which = np.unique(levels, return_inverse=True)
             np.take(self.hats.inputs_of(some), which.reshape(-1), axis=0, out=x, mode="clip")
-        return x.reshape(*pieces.shape, -1)
+        return levels, x.reshape(*rows.shape, -1)
+
+
+def _own_logits(here: Floats, x: Floats, bias: float) -> Floats:
+    """Logits (A, Q, S) by each phone's own weights (A, F·K + 1)."""
+    return np.asarray(np.matmul(x, here[:, None, :-1, None])[..., 0] + here[:, None, -1:] * np.float32(bias))
 
 
 def _parts(shape: tuple[int, ...]) -> list[slice]:

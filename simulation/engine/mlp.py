@@ -27,7 +27,7 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
 Matrix = NDArray[np.float64]
 ROWS = 1 << 14  # trained on at a time
-NUMBERS, MOST = 1_200_000, 4096  # weights of a chunk's phones, and phones
+NUMBERS, MOST = 600_000, 4096  # weights of a chunk's phones, and phones
 
 
 @dataclass(frozen=True)

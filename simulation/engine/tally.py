@@ -35,15 +35,18 @@ def column_sums(part: Tensor, group: int) -> Tensor:
 def encode_parts(parts: list[Tensor], norm: float, scale: int, space: Space) -> NDArray[np.float64]:
     """Parts (P, k) float32 become grid units in place; norms before clipping (P,) come back.
 
-    The units' norm never exceeds norm · scale. UpdateError if a value is not finite.
+    The units' norm never exceeds norm · scale. A norm is first taken as float32 finds it; only where it may reach the
+    bound is it taken again. UpdateError if a value is not finite.
     """
-    squares = torch.zeros(len(parts[0]), dtype=torch.float64)
-    for part in parts:
-        squares += _squares(part, space)
-    if norm < TINY or not bool(torch.isfinite(squares).all()):
+    rough = torch.stack([torch.linalg.vector_norm(part, dim=1) for part in parts])
+    norms = torch.linalg.vector_norm(rough.double(), dim=0)
+    if norm < TINY or not bool(torch.isfinite(norms).all()):
         return _exactly(parts, norm, scale)
-    norms = squares.sqrt_()
     bound = norm * SHORTER
+    near = torch.nonzero(norms > bound * (1 - ROUNDING * sum(part.shape[1] for part in parts)))[:, 0]
+    if len(near):
+        chosen = parts if len(near) == len(norms) else [part[near] for part in parts]
+        norms[near] = torch.stack([_squares(part, space) for part in chosen]).sum(0).sqrt_()
     divisor = (torch.clamp(norms / bound, min=1.0) / scale).float()[:, None]
     for part in parts:
         torch.div(part, divisor, rounding_mode="trunc", out=part)
