@@ -73,7 +73,7 @@ def _timed_aggregation(look: Callable[[Sequence[Any]], None] = lambda replies: N
         finally:
             seconds.append(time.process_time() - start)
 
-    FederationStrategy.aggregate_train = timed  # type: ignore[method-assign]
+    FederationStrategy.aggregate_train = timed  # type: ignore[method-assign, assignment]
     try:
         yield seconds
     finally:

@@ -28,14 +28,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """What a projection is told; rates are those of one core."""
     parser.add_argument("--phones", type=int, default=70_000_000)
     parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--make", type=float, default=4_000.0, help="phones made and their features computed, core-s")
+    parser.add_argument("--make", type=float, default=4_700.0, help="phones made, events to features, a core-second")
     parser.add_argument(
         "--updates", type=float, nargs="*", default=[100_000.0, 500_000.0], help="phone updates a core-second"
     )
     parser.add_argument("--cores", type=int, default=16, help="of one machine")
     parser.add_argument("--machines", type=int, nargs="*", default=[1, 10, 100])
-    parser.add_argument("--overhead", type=float, default=10.0, help="seconds a round that Flower adds")
-    parser.add_argument("--bytes", type=float, default=40_000.0, help="a node and round, down and up together")
+    parser.add_argument("--overhead", type=float, default=10.0, help="seconds a release that Flower adds")
+    parser.add_argument("--bytes", type=float, default=47_000.0, help="a node and release, down and up together")
     parser.add_argument("--price", type=float, default=0.04, help="of a core-hour, in dollars")
 
 
@@ -111,9 +111,9 @@ def fixed_epsilon(phones: int, rounds: int, eps: float, delta: float) -> Figures
 
 def simulated(options: argparse.Namespace, rate: float, machines: int) -> Figures:
     """Core-hours, wall time, price and bytes of simulating the run; cores share the work evenly."""
-    made = options.phones / options.make
-    updates = options.rounds * trained(options.phones) / rate
-    releases = options.rounds + 3
+    made, releases = options.phones / options.make, options.rounds + 3
+    # The three histograms (knots, calibration, evaluation) are priced as a round each.
+    updates = releases * trained(options.phones) / rate
     wall = (made + updates) / (machines * options.cores) + releases * options.overhead
     return {
         "updates_a_core_second": rate,
