@@ -67,7 +67,12 @@ def test_a_run_takes_its_attendance_from_the_workspace_and_tells_its_own_disk(tm
     plan = small_plan(DATA, rounds=3, response=WHO.response(3))
     seen: list[Message] = []
     workspace = prepared(tmp_path / "w", plan)
-    result = federate(workspace, nodes=3, lose=lambda node, message: bool(seen.append(message)))
+
+    def watch(node: int, message: Message) -> bool:
+        seen.append(message)
+        return False
+
+    result = federate(workspace, nodes=3, lose=watch)
     train = ~np.asarray(DATA.holdout)
     for release in result.releases:
         mine = train if release.kind != "evaluate" else ~train
