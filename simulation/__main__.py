@@ -61,12 +61,14 @@ def simulate(
     schema: Annotated[Path | None, typer.Option(help="TOML with public bounds, categories and signs.")] = None,
     epsilon: Annotated[float | None, typer.Option(help="Privacy budget of the whole run (default 1.5).")] = None,
     noise: Annotated[float | None, typer.Option(help="Training noise multiplier instead; 0 turns noise off.")] = None,
+    delta: Annotated[float | None, typer.Option(help="Smaller δ than the default, N to the power -1.1.")] = None,
     rounds: Annotated[int, typer.Option(help="Training rounds.")] = 20,
     participation: Annotated[float, typer.Option(help="Share of phones asked in a round; 1 asks all.")] = 1.0,
     model: Annotated[str, typer.Option(help="additive (exact reasons) or mlp.")] = "additive",
     seed: Annotated[int, typer.Option(help="Phones, split and shuffles; never the protective noise.")] = 0,
     regime: Annotated[str, typer.Option(help="Of made-up phones: default, or weak (little signal).")] = "default",
     farms: Farms = 2,
+    engine: Annotated[str, typer.Option(help="auto (fastest there is), native, batched or reference.")] = "auto",
     score: Annotated[int, typer.Option(help="Phones that score themselves for the lender at the end.")] = 1000,
     baselines: Annotated[bool, typer.Option(help="Fit central, boosting and silo models for comparison.")] = True,
     availability: Annotated[str, typer.Option(help="always, or diurnal: phones answer while charging on Wi-Fi.")] = (
@@ -81,8 +83,8 @@ def simulate(
     """Train, release, score, lend and report, on made-up phones or on your own table."""
     table = _table(data, target, positive, id_, protected, schema)
     reach = Reach(availability, deadline, over_select, Faults.parse(faults))
-    options = Options(epsilon, noise, rounds, participation, model, seed, reach=reach)
-    request = Request(phones, table, regime, options, farms, score, baselines)
+    options = Options(epsilon, noise, rounds, participation, model, seed, reach=reach, delta=delta)
+    request = Request(phones, table, regime, options, farms, score, baselines, engine=engine)
     run(request, out, overwrite=overwrite, as_json=as_json)
 
 

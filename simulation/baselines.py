@@ -1,7 +1,8 @@
 """What the same rows allow without privacy: central, boosting, regional silos (all simulation_only; spec 12.4).
 
 `central` is the better, by cross-validation on training rows, of the additive model with exact knots and a plain
-logistic regression, L2 chosen by the same folds: a weak baseline would flatter the federated figure.
+logistic regression, L2 chosen by the same folds: a weak baseline would flatter the federated figure. It is fitted on
+every training row, however many there are; what is chosen or fitted on a sample of whole phones says on how many rows.
 """
 
 from __future__ import annotations
@@ -10,16 +11,18 @@ import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier
-from sklearn.linear_model import LogisticRegression
 
-from model.risk.knots import Knots, hats, rows_histogram
+from model.risk.knots import Knots
 from model.risk.metrics import auc
+from simulation.bylevel import histogram_by_level
+from simulation.coded import Coded
+from simulation.curves import Curve, Model, fit, knotted, straight
 from simulation.dataset import Dataset
 
 STRENGTHS = (0.003, 0.01, 0.03, 0.1, 0.3)  # scikit-learn's C
@@ -27,42 +30,75 @@ FOLDS = 3
 SILOS = 5
 MIN_SILO_BAD = 5
 ENOUGH_TO_STOP = 20  # of each class, so that the tenth set aside to stop early has some of both
-Matrix = NDArray[np.float32]
-Rows = tuple[Matrix, NDArray[np.float32], NDArray[np.float64]]
+CHOICE_ROWS = 60_000  # rows the folds share at most
+BOOSTING_ROWS = 100_000
+Curves = tuple[Curve, ...]
 
 
 @dataclass(frozen=True)
 class Baselines:
-    """Exact AUC on held-out rows, None where it has no meaning; `central_model` names the winner."""
+    """Exact AUC on held-out rows, None where it has no meaning; `central_model` names the winner.
+
+    `rows`: how many training rows each was fitted on, "choice" those the folds shared; silo: the mean.
+    """
 
     central: float | None
     central_model: str | None
     boosting: float | None
     silo: float | None
+    rows: dict[str, int] = field(default_factory=dict)
 
-    def to_dict(self) -> dict[str, float | str | None]:
+    def to_dict(self) -> dict[str, float | str | dict[str, int] | None]:
         """Plain values only."""
         return asdict(self)
 
 
 def baselines(data: Dataset, *, knots: int, seed: int, silo_column: str | None = None) -> Baselines:
     """Fit on training rows (each phone weighs 1), score held-out rows. None where a split has one class."""
-    train, held = data.split()
+    train, held = coded_split(data)
     if not _both(train.y) or not _both(held.y):
         return Baselines(None, None, None, None)
-    exact = exact_knots(train, knots)
-    rows, truth = _rows(train), held.y
-    candidates = {"additive": design(train.x, exact), "logistic": plain(train.x, train.x)}
-    outside = {"additive": design(held.x, exact), "logistic": plain(held.x, train.x)}
-    name, strength = choose(candidates, rows, train, seed)
-    central = auc(_fit(candidates[name], rows, strength).decision_function(outside[name]), truth)
-    silo = _silos(candidates[name], rows, outside[name], truth, _silo_of(train, silo_column), strength)
-    return Baselines(central, name, _boosting(train, held, seed), silo)
+    few = sample(train, CHOICE_ROWS, seed)
+    candidates = designs(train, knots)
+    strengths = {name: choose({name: curves}, few, seed)[1] for name, curves in candidates.items()}
+    name, started = better(candidates, strengths, train, seed)
+    curves, strength = candidates[name], strengths[name]
+    central = _auc(_fit(curves, train, strength, started), held)
+    silo, silo_rows = _silos(curves, train, held, silo_column, strength)
+    some = sample(train, BOOSTING_ROWS, seed)
+    rows = {"central": len(train.y), "choice": len(few.y), "boosting": len(some.y), "silo": silo_rows}
+    return Baselines(central, name, _boosting(some, held, seed), silo, rows)
+
+
+def coded_split(data: Dataset) -> tuple[Dataset, Dataset]:
+    """(train, holdout) over the same levels; plain rows are coded without loss."""
+    coded = data.x if isinstance(data.x, Coded) else Coded.exact(data.x)
+    whole = Dataset(data.schema, data.ids, data.offsets, coded, data.y, data.protected, data.holdout)
+    return whole.split()
+
+
+def sample(data: Dataset, rows: int, seed: int) -> Dataset:
+    """Whole phones, drawn at random, that hold about `rows` rows at most; all of them where those are few enough."""
+    if len(data.y) <= rows:
+        return data
+    random = np.random.Generator(np.random.Philox([seed, rows]))
+    return data.take(np.sort(random.choice(data.phones, data.phones * rows // len(data.y), replace=False)))
+
+
+def designs(data: Dataset, knots: int) -> dict[str, Curves]:
+    """The two candidates' inputs, made of these rows."""
+    coded = rows_of(data)
+    return {"additive": knotted(coded.levels, exact_knots(data, knots)), "logistic": straight(coded)}
 
 
 def exact_knots(data: Dataset, most: int) -> Knots:
     """Knots of the rows themselves, without noise."""
-    return Knots.from_histogram(rows_histogram(data.x, row_weights(data), data.schema), data.schema, most)
+    return Knots.from_histogram(histogram_by_level(rows_of(data), row_weights(data), data.schema), data.schema, most)
+
+
+def rows_of(data: Dataset) -> Coded:
+    """The rows, coded without loss where they are plain."""
+    return data.x if isinstance(data.x, Coded) else Coded.exact(data.x)
 
 
 def row_weights(data: Dataset) -> NDArray[np.float64]:
@@ -70,57 +106,49 @@ def row_weights(data: Dataset) -> NDArray[np.float64]:
     return np.repeat(1.0 / np.maximum(data.counts, 1), data.counts)
 
 
-def design(x: Matrix, knots: Knots) -> Matrix:
-    """The additive model's inputs (R, D) float32: hats and missing flag of every feature."""
-    parts = []
-    for j, values in enumerate(knots.values):
-        missing = np.isnan(x[:, j])
-        filled = np.where(missing, values[0], x[:, j])
-        basis = hats(values, filled) if len(values) > 1 else np.ones((len(x), 1))
-        parts.append(np.column_stack([np.where(missing[:, None], 0, basis), missing]).astype(np.float32))
-    return np.hstack(parts)
-
-
-def plain(x: Matrix, train: Matrix) -> Matrix:
-    """Signed-log values standardised by the training rows, missing cells at the mean with a flag."""
-    squeezed, base = (np.sign(m) * np.log1p(np.abs(m)) for m in (x, train))
-    known = ~np.isnan(base)
-    count = np.maximum(known.sum(0), 1)
-    mean = np.where(known, base, 0).sum(0) / count
-    spread = np.sqrt(np.where(known, (base - mean) ** 2, 0).sum(0) / count)
-    scaled = np.where(np.isnan(squeezed), 0, (squeezed - mean) / np.maximum(spread, 1e-9))
-    return np.hstack([scaled, np.isnan(x)]).astype(np.float32)
-
-
-def choose(candidates: Mapping[str, Matrix], rows: Rows, train: Dataset, seed: int) -> tuple[str, float]:
+def choose(candidates: Mapping[str, Curves], train: Dataset, seed: int) -> tuple[str, float]:
     """The (design, L2 strength) with the best cross-validated AUC; folds hold whole phones."""
-    folds = np.repeat(np.random.Generator(np.random.Philox(seed)).integers(FOLDS, size=train.phones), train.counts)
-    scores = {
-        (name, strength): _validated(inputs, rows, folds, strength)
-        for name, inputs in candidates.items()
-        for strength in STRENGTHS
-    }
-    return max(scores, key=lambda key: scores[key])
-
-
-def _validated(inputs: Matrix, rows: Rows, folds: NDArray[np.int64], strength: float) -> float:
-    _, y, w = rows
-    found = []
+    folds = np.random.Generator(np.random.Philox(seed)).integers(FOLDS, size=train.phones)
+    scores = dict[tuple[str, float], list[float]]()
     for fold in range(FOLDS):
-        inside, out = folds != fold, folds == fold
-        if not _both(y[inside]) or not _both(y[out]):
+        inside, out = train.take(folds != fold), train.take(folds == fold)
+        if not _both(inside.y) or not _both(out.y):
             continue
-        model = _fit(inputs[inside], (inputs, y[inside], w[inside]), strength)
-        found.append(auc(model.decision_function(inputs[out]), y[out]))
-    return float(np.mean(found)) if found else 0.5
+        for name, curves in candidates.items():
+            model: Model | None = None
+            for strength in STRENGTHS:
+                model = _fit(curves, inside, strength, model)
+                scores.setdefault((name, strength), []).append(_auc(model, out))
+    if not scores:
+        return next(iter(candidates)), STRENGTHS[0]
+    return max(scores, key=lambda key: float(np.mean(scores[key])))
 
 
-def _fit(inputs: Matrix, rows: Rows, strength: float) -> LogisticRegression:
-    return LogisticRegression(C=strength, max_iter=300, tol=1e-3).fit(inputs, rows[1], sample_weight=rows[2])
+def better(
+    candidates: Mapping[str, Curves], strengths: Mapping[str, float], train: Dataset, seed: int
+) -> tuple[str, Model | None]:
+    """The design that ranks a fold of all phones better, fitted on the others, and that fit: more rows, more curves."""
+    out = np.random.Generator(np.random.Philox([seed, FOLDS])).integers(FOLDS, size=train.phones) == 0
+    inside, outside = train.take(~out), train.take(out)
+    if not _both(inside.y) or not _both(outside.y):
+        return next(iter(candidates)), None
+    models = {name: _fit(curves, inside, strengths[name]) for name, curves in candidates.items()}
+    name = max(models, key=lambda name: _auc(models[name], outside))
+    return name, models[name]
+
+
+def _fit(curves: Curves, data: Dataset, strength: float, start: Model | None = None) -> Model:
+    return fit(curves, rows_of(data), np.asarray(data.y), row_weights(data), strength, start=start)
+
+
+def _auc(model: Model, held: Dataset) -> float:
+    return auc(model.logits(rows_of(held)), held.y)
 
 
 def _boosting(train: Dataset, held: Dataset, seed: int) -> float | None:
-    if np.isnan(train.x).all():
+    x, outside = np.asarray(train.x[:]), held.x
+    known = ~np.isnan(x).all(0)  # scikit-learn cannot bin a column without a value
+    if not known.any() or not _both(train.y):
         return None
     model = HistGradientBoostingClassifier(
         learning_rate=0.06,
@@ -130,41 +158,35 @@ def _boosting(train: Dataset, held: Dataset, seed: int) -> float | None:
         early_stopping=bool(min(train.y.sum(), len(train.y) - train.y.sum()) >= ENOUGH_TO_STOP),
         random_state=seed,
     )
-    known = ~np.isnan(train.x).all(0)  # scikit-learn cannot bin a column without a value
-    model.fit(train.x[:, known], train.y, sample_weight=row_weights(train))
-    return float(auc(model.decision_function(held.x[:, known]), held.y))
+    model.fit(x[:, known], train.y, sample_weight=row_weights(train))
+    parts = [
+        model.decision_function(np.asarray(outside[at : at + CHOICE_ROWS])[:, known])
+        for at in range(0, len(held.y), CHOICE_ROWS)
+    ]
+    return float(auc(np.concatenate(parts), held.y))
 
 
 def _silo_of(train: Dataset, column: str | None) -> NDArray[np.int64]:
-    """Which silo each row belongs to: a protected column such as region, else shares of the ids."""
+    """Which silo each phone belongs to: a protected column such as region, else shares of the ids."""
     if column is not None and column in train.protected:
         _, silo = np.unique(train.protected[column], return_inverse=True)
-    else:
-        silo = np.arange(train.phones) % max(train.phones // 1200, 2)
-    return np.repeat(silo, train.counts)
+        return np.asarray(silo, np.int64)
+    return np.arange(train.phones) % max(train.phones // 1200, 2)
 
 
 def _silos(
-    inputs: Matrix,
-    rows: Rows,
-    outside: Matrix,
-    truth: NDArray[np.float32],
-    silo: NDArray[np.int64],
-    strength: float,
-) -> float | None:
-    """Mean AUC on all held-out rows of models that saw one silo only (the first few silos)."""
-    found = []
+    curves: Curves, train: Dataset, held: Dataset, column: str | None, strength: float
+) -> tuple[float | None, int]:
+    """Mean AUC on all held-out rows of models that saw one silo only (the first few silos), and their mean rows."""
+    silo = _silo_of(train, column)
+    found, rows = [], []
     for number in np.unique(silo)[:SILOS]:
-        mine = silo == number
-        bad = int(rows[1][mine].sum())
-        if MIN_SILO_BAD <= bad <= int(mine.sum()) - MIN_SILO_BAD:
-            model = _fit(inputs[mine], (inputs, rows[1][mine], rows[2][mine]), strength)
-            found.append(auc(model.decision_function(outside), truth))
-    return float(np.mean(found)) if found else None
-
-
-def _rows(data: Dataset) -> Rows:
-    return data.x, data.y, row_weights(data)
+        mine = train.take(silo == number)
+        bad = int(mine.y.sum())
+        if MIN_SILO_BAD <= bad <= len(mine.y) - MIN_SILO_BAD:
+            found.append(_auc(_fit(curves, mine, strength), held))
+            rows.append(len(mine.y))
+    return (float(np.mean(found)), int(np.mean(rows))) if found else (None, 0)
 
 
 def _both(y: NDArray[np.float32]) -> bool:

@@ -31,14 +31,14 @@ from simulation.engine.protocol import Crowd
 if TYPE_CHECKING:
     from model.risk.network import RiskNetwork
 
-ROWS_A_CHUNK = 1 << 16  # so many rows' codes lie in a core's cache
+ROWS_A_CHUNK = 1 << 14  # so many rows' codes lie in a core's cache
 PHONES_A_CHUNK = 1 << 15
 Floats = NDArray[np.float64]
 
 
-def chunks(count: int) -> Iterator[slice]:
+def chunks(count: int, size: int = ROWS_A_CHUNK) -> Iterator[slice]:
     """Slices of so many rows that cover `count` of them."""
-    return (slice(at, min(at + ROWS_A_CHUNK, count)) for at in range(0, count, ROWS_A_CHUNK))
+    return (slice(at, min(at + size, count)) for at in range(0, count, size))
 
 
 def summed(coded: Coded, tables: list[Floats], bias: float) -> Floats:

@@ -20,7 +20,7 @@ from simulation.attendance import Attendance
 from simulation.availability import tiers_of
 from simulation.bylevel import counted
 from simulation.dataset import Dataset
-from simulation.engine.batched import BatchedEngine
+from simulation.engine.choice import choose
 from simulation.engine.protocol import Crowd, Engine, Trained
 
 Observer = Callable[[Task, Trained], None]
@@ -36,7 +36,7 @@ class Farm:
     """
 
     data: Dataset
-    engine: Engine = field(default_factory=BatchedEngine)
+    engine: Engine = field(default_factory=lambda: choose()[0])
     observe: Observer | None = None
     sample: int = 0
     attendance: Attendance | None = None

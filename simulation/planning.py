@@ -24,6 +24,7 @@ SHORT_OF_COHORT = 1e-6
 SHARES = {"knots": 0.15, "training": 0.70, "calibration": 0.15}
 DEFAULT_EPSILON = 1.5
 LEAST_EPSILON = 0.01  # below, noise drowns every figure of any table
+LEAST_DELTA = 1e-15  # below, nothing is left of a probability in float64 arithmetic
 LEAST_NOISE, MOST_NOISE = 0.3, 10_000.0  # below, the accountant works for minutes to report an ε of hundreds
 MODELS = {"additive": (), "mlp": (64, 32)}
 CLIP = {"additive": 1.0, "mlp": 2.0}  # in training coordinates, where few phones are clipped (ADR 2)
@@ -44,6 +45,7 @@ class Options:
     pack: str = "in-rbi-2025"
     name: str = "pocketscore"
     reach: Reach = field(default_factory=Reach)
+    delta: float | None = None
 
     @property
     def asked(self) -> float:
@@ -60,6 +62,8 @@ class Options:
                 f"--noise {self.noise:g} is neither 0 nor within {LEAST_NOISE:g} to {MOST_NOISE:g}; "
                 "15 is usual for full rounds"
             )
+        if self.delta is not None and not LEAST_DELTA <= self.delta < 1:
+            raise InputError(f"--delta {self.delta:g} is outside {LEAST_DELTA:g} to 1; leave it out if unsure")
         if self.model not in MODELS:
             raise InputError(f"--model {self.model!r} is unknown; use {' or '.join(MODELS)}")
         if not 1 <= self.rounds <= 1000:
@@ -78,7 +82,7 @@ def build_plan(data: Dataset, options: Options, *, unit: str, now: int, topology
     response = expected_response(options)
     require_reached(min(phones, held), response)
     participation = cohort_share(phones * response, options.asked, options.rounds)
-    delta = default_delta(phones)
+    delta = delta_of(options, phones)
     plan = TrainingPlan(
         name=options.name,
         purpose="credit risk scoring on the phone",
@@ -102,6 +106,16 @@ def build_plan(data: Dataset, options: Options, *, unit: str, now: int, topology
     )
     require_allowed(plan, load_pack(plan.policy_pack))
     return plan
+
+
+def delta_of(options: Options, phones: int) -> float:
+    """The δ asked for, or the default; InputError above it: a plan for so many phones would be refused."""
+    most = default_delta(phones)
+    if options.delta is not None and options.delta > most:
+        raise InputError(
+            f"--delta {options.delta:g} is above {most:g}, the most for {phones} phones; lower it or leave it out"
+        )
+    return most if options.delta is None else options.delta
 
 
 def server_optimiser(model: str) -> ServerOptimiser:

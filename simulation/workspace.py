@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fl_client.app import Trust
 from fl_client.phones import Task
@@ -24,11 +25,12 @@ from model.contract.plan import DOMAIN, TrainingPlan
 from model.errors import RunError
 from simulation.attendance import Virtual
 from simulation.dataset import Dataset
-from simulation.engine.batched import BatchedEngine
+from simulation.engine.choice import choose
 from simulation.engine.protocol import Engine, Trained
 from simulation.farm import Farm
 
 ATTENDANCE = "attendance.json"
+NORMS_KEPT = 16_384  # a farm and round: a quantile of them is known to half a percent
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,17 @@ class Workspace:
         """Let the coordinator wait for this many nodes."""
         (self.folder / "nodes").write_text(str(nodes))
 
+    @property
+    def engine(self) -> str:
+        """The engine that was asked for; "auto" where none was."""
+        path = self.folder / "engine"
+        return path.read_text("utf-8") if path.exists() else "auto"
+
+    def take_engine(self, name: str) -> None:
+        """Let every farm, in whatever process, train by this engine. RunError where it is not to be had."""
+        choose(name)
+        (self.folder / "engine").write_text(name, "utf-8")
+
     def prepare(
         self, data: Dataset, plan: TrainingPlan, keys: Sequence[SigningKey], attendance: Virtual | None = None
     ) -> None:
@@ -90,7 +103,7 @@ class Workspace:
         data = Dataset.load(self.folder / "data").part(index, count)
         shown = self.folder / "simulation_only"
         observer, teller = RecordTraining(shown, index), RecordAttendance(shown, index)
-        return Farm(data, engine or BatchedEngine(), observer, sample, self.attendance(), teller)
+        return Farm(data, engine or choose(self.engine)[0], observer, sample, self.attendance(), teller)
 
     def attendance(self) -> Virtual | None:
         """Who answers in time; None where everybody does."""
@@ -104,9 +117,15 @@ class Workspace:
             raise RunError(f"{self.folder} has no readable {name}; prepare the workspace first") from error
 
 
+def spread(values: NDArray[np.float64], most: int) -> NDArray[np.float64]:
+    """`most` of the values (P,) at most, at even distances."""
+    return values if len(values) <= most else values[np.arange(most) * len(values) // most]
+
+
 @dataclass(frozen=True)
 class RecordTraining:
-    """`simulation_only` figures of a farm, one .npz a round: norms, and the first phones' raw and encoded updates."""
+    """`simulation_only` figures of a farm, one .npz a round: norms of NORMS_KEPT phones at most, at even distances
+    among those that took part, and the first phones' raw and encoded updates."""
 
     folder: Path
     index: int
@@ -118,7 +137,9 @@ class RecordTraining:
         path = self.folder / f"round-{task.round:05d}-farm-{self.index:04d}.npz"
         temporary = path.with_name(f".{path.name}")
         with open(temporary, "wb") as file:
-            np.savez(file, norms=trained.norms.astype(np.float32), raw=trained.raw, units=trained.units)
+            np.savez(
+                file, norms=spread(trained.norms, NORMS_KEPT).astype(np.float32), raw=trained.raw, units=trained.units
+            )
         os.replace(temporary, path)
 
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from model.errors import RunError
 from simulation.experiment.children import environment, python
 from simulation.experiment.folder import RunFolder, opened
@@ -24,6 +26,7 @@ if TYPE_CHECKING:  # torch must come after the population's processes were forke
     from simulation.experiment.outcome import Outcome
 
 BASELINE_KNOTS = 16
+PARITY_ROWS = 4096  # held-out rows on which the exported file is compared with the network
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ def _train_and_release(
         held = source.data.split()[1]
         found = figures.exact(figures.network_of(result), result.platt, held)
         charged = figures.charged(result, watchers)
-        released = releasing.release(place, result, charged, watchers, held.x, now)
+        released = releasing.release(place, result, charged, watchers, np.asarray(held.x[:PARITY_ROWS]), now)
     known = (request, source, place, plan, result, record, watchers, held, found, released, now, tuple(notes))
     return Outcome(*known, reach=reached)
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from fl_server.app import Result
@@ -18,6 +17,7 @@ from model.risk.metrics import auc, auc_from_histogram, ece, ece_from_histogram,
 from model.risk.network import RiskNetwork
 from model.risk.precondition import Preconditioner
 from model.risk.scorecard import points
+from simulation.bylevel import logits_of
 from simulation.dataset import Dataset
 from simulation.experiment.training import Record
 
@@ -51,16 +51,9 @@ def network_of(result: Result) -> RiskNetwork:
     return network
 
 
-def logits(network: RiskNetwork, x: NDArray[np.float32]) -> Floats:
-    """Raw logits (R,) of rows."""
-    with torch.no_grad():
-        parts = [network(torch.from_numpy(np.array(part))).double().numpy() for part in _chunks(x)]
-    return np.concatenate([np.zeros(0), *parts])
-
-
 def exact(network: RiskNetwork, platt: Platt, held: Dataset) -> Exact:
     """Exact figures of the released model."""
-    pd, y = platt.pd(logits(network, held.x)), held.y
+    pd, y = platt.pd(logits_of(network, held.x)), held.y
     if not len(y) or not 0 < y.mean() < 1:
         return Exact(None, None, None, pd, y)
     return Exact(auc(pd, y), ks_exact(pd, y), ece(pd, y), pd, y)
@@ -173,17 +166,14 @@ def _rounds(result: Result, found: Exact, record: Record, held: Dataset) -> list
         row: dict[str, Any] = {"round": number, "phones": record.replied.get(number)}
         if len(norms):
             row["norm_quantiles"] = [float(q) for q in np.quantile(norms, [0.05, 0.25, 0.5, 0.75, 0.95])]
+            row["norms"] = len(norms)  # of so many phones: a sample of a large cohort
             row["clip_rate"] = float((norms > plan.local.clip_norm).mean())
         if number in record.iterates and found.auc is not None:
             network.load_flat(coordinates.to_theta(record.iterates[number]))
-            row["auc"] = auc(logits(network, held.x), held.y)
+            row["auc"] = auc(logits_of(network, held.x), held.y)
         row["seconds"] = record.seconds.get(number)
         rows.append(row)
     return rows
 
 
-def _chunks(x: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-    return [x[at : at + 65536] for at in range(0, len(x), 65536)]
-
-
-__all__ = ["Exact", "cell_pd", "charged", "exact", "importance", "logits", "network_of", "plots"]
+__all__ = ["Exact", "cell_pd", "charged", "exact", "importance", "network_of", "plots"]

@@ -13,6 +13,7 @@ from simulation.table import TableChoice
 
 MAX_PHONES = 5_000_000
 MAX_FARMS = 64
+ENGINES = ("auto", "native", "batched", "reference")
 Progress = Callable[[str, int, int], None]
 
 
@@ -28,7 +29,7 @@ def require_utf8(option: str, text: str) -> None:
 class Request:
     """One run. Either `phones` synthetic phones or a `table`; `farms` Flower nodes share them.
 
-    `grid` is "in-process" or "superlink" (a real SuperLink with one SuperNode a farm).
+    `grid` is "in-process" or "superlink" (a real SuperLink with one SuperNode a farm); `engine` one of ENGINES.
     """
 
     phones: int | None = None
@@ -39,6 +40,7 @@ class Request:
     scored: int = 1000
     baselines: bool = True
     grid: str = "in-process"
+    engine: str = "auto"
 
     def __post_init__(self) -> None:
         if (self.phones is None) == (self.table is None):
@@ -47,6 +49,8 @@ class Request:
             raise InputError(f"--phones {self.phones} is outside 1 to {MAX_PHONES}; 20000 is a good start")
         if not 1 <= self.farms <= MAX_FARMS or self.scored < 0:
             raise InputError(f"--farms must be 1 to {MAX_FARMS} and --score 0 or more; leave them out if unsure")
+        if self.engine not in ENGINES:
+            raise InputError(f"--engine {self.engine!r} is unknown; use {', '.join(ENGINES[:-1])} or {ENGINES[-1]}")
         if self.table is not None:
             told = {"data": self.table.path, **{n: v for n, v in vars(self.table).items() if n != "path"}}
             for option, value in told.items():

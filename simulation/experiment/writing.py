@@ -11,6 +11,7 @@ import numpy as np
 
 from fl_server.keys import KeyRing, replace_file
 from fl_server.review import bundle, page
+from simulation.engine.choice import choose
 from simulation.experiment import figures, reach
 from simulation.experiment.outcome import Outcome
 from simulation.experiment.scoring import Lent
@@ -38,7 +39,7 @@ def write(
 
 
 def engine_of(outcome: Outcome) -> dict[str, Any]:
-    """Which engine trained and why, and phone-updates a second in the median round, everything a round does included."""
+    """Which engine trained and why, and phone-updates a second in the median round, all that a round does included."""
     numbers = sorted(outcome.record.seconds)[1:]  # the first round also prepares the phones' inputs
     rates = [outcome.record.replied[n] / max(outcome.record.seconds[n], 1e-9) for n in numbers]
     rate = round(float(np.median(rates)), 1) if rates else None
@@ -72,7 +73,7 @@ def _summary(
 
 
 def _sample(outcome: Outcome) -> None:
-    """archive/updates.npz: a few phones' updates at each stage and every norm, simulation_only."""
+    """archive/updates.npz: a few phones' updates at each stage and a sample of norms, simulation_only."""
     arrays: dict[str, Any] = {
         "clip": np.array(outcome.plan.local.clip_norm),
         "scale": np.array(outcome.plan.privacy.grid_scale),

@@ -13,6 +13,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,7 +63,7 @@ def block(pop: Population, folder: Path, start: int) -> None:
     found = rows(pop, start, min(start + BLOCK, pop.phones))
     path = _path(folder, start)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    arrays = {f"protected-{name}": codes for name, codes in found.protected.items()}
+    arrays: dict[str, Any] = {f"protected-{name}": codes for name, codes in found.protected.items()}
     with open(temporary, "wb") as file:
         np.savez(
             file,

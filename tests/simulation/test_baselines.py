@@ -13,12 +13,13 @@ from model.risk.schema import Feature, Schema
 from simulation.baselines import (
     Baselines,
     baselines,
+    better,
     choose,
-    design,
-    exact_knots,
+    coded_split,
+    designs,
     main,
-    plain,
     row_weights,
+    sample,
 )
 from simulation.dataset import Dataset, holdout_by_id
 from simulation.small import small_dataset
@@ -75,33 +76,33 @@ def test_a_phone_weighs_one_however_many_rows_it_has() -> None:
     np.testing.assert_allclose(sums[DATA.counts > 0], 1.0)
 
 
-def test_the_design_is_hats_and_a_missing_flag() -> None:
-    knots = exact_knots(DATA, 8)
-    inputs = design(DATA.x, knots)
-    assert inputs.shape == (len(DATA.y), sum(len(v) + 1 for v in knots.values))
-    at = 0
-    for j, values in enumerate(knots.values[:4]):
-        hats, flag = inputs[:, at : at + len(values)], inputs[:, at + len(values)]
-        np.testing.assert_array_equal(flag, np.isnan(DATA.x[:, j]))
-        np.testing.assert_allclose(hats.sum(1), 1 - flag, atol=1e-5)
-        at += len(values) + 1
-
-
-def test_plain_inputs_are_standardised_by_training_rows_alone() -> None:
-    train, held = DATA.split()
-    inputs, count = plain(train.x, train.x), DATA.x.shape[1]
-    known = ~np.isnan(train.x)
-    for j in range(count):
-        assert abs(inputs[known[:, j], j].mean()) < 1e-3 and abs(inputs[known[:, j], j].std() - 1) < 1e-2
-    one = plain(held.x[:1], train.x)
-    np.testing.assert_array_equal(one, plain(held.x, train.x)[:1])
-
-
 def test_the_better_design_by_cross_validation_is_chosen() -> None:
-    train, _ = DATA.split()
-    rows = (train.x, train.y, row_weights(train))
-    useful, useless = plain(train.x, train.x), np.zeros((len(train.y), 1), np.float32)
-    assert choose({"useless": useless, "useful": useful}, rows, train, 0)[0] == "useful"
+    train, _ = coded_split(DATA)
+    good = designs(train, 8)["logistic"]
+    dull = tuple(replace(curve, low=curve.low * 0, flag=curve.flag * 0) for curve in good)
+    assert choose({"useless": dull, "useful": good}, train, 0)[0] == "useful"
+    assert better({"useless": dull, "useful": good}, {"useless": 0.1, "useful": 0.1}, train, 0)[0] == "useful"
+
+
+def test_a_sample_holds_whole_phones_and_says_how_many_rows() -> None:
+    train, _ = coded_split(DATA)
+    few = sample(train, 100, seed=1)
+    assert 60 < len(few.y) < 140 and set(few.ids.tolist()) < set(train.ids.tolist())
+    for number, phone in enumerate(few.ids.tolist()):
+        place = int(np.flatnonzero(train.ids == phone)[0])
+        mine, whole = slice(*few.offsets[number : number + 2]), slice(*train.offsets[place : place + 2])
+        np.testing.assert_array_equal(few.x[mine], train.x[whole])
+    assert sample(train, 10**6, seed=1) is train
+    assert not np.array_equal(sample(train, 100, seed=2).ids, few.ids)
+
+
+def test_sampled_figures_say_on_how_many_rows(monkeypatch: pytest.MonkeyPatch, found: Baselines) -> None:
+    rows = len(coded_split(DATA)[0].y)
+    assert {found.rows[name] for name in ("central", "choice", "boosting")} == {rows}
+    monkeypatch.setattr("simulation.baselines.BOOSTING_ROWS", 150)
+    monkeypatch.setattr("simulation.baselines.CHOICE_ROWS", 200)
+    few = baselines(DATA, knots=8, seed=0, silo_column="region").rows
+    assert few["central"] == rows and few["boosting"] < 190 and few["choice"] < 240
 
 
 def test_silos_follow_a_protected_column_as_they_do_in_a_process(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from model.errors import InputError, PolicyError
-from model.privacy.accountant import epsilon, released
+from model.privacy.accountant import default_delta, epsilon, released
 from model.risk.schema import Feature, Schema
 from simulation.dataset import Dataset, holdout_by_id, holdout_share
 from simulation.planning import MIN_COHORT, Options, build_plan, cohort_share
@@ -118,3 +118,18 @@ def test_a_forbidden_column_is_refused_by_the_policy() -> None:
     with pytest.raises(PolicyError, match="contact_count"):
         build_plan(phones_of(200, 50, "contact_count"), Options(), unit="row", now=NOW)
     build_plan(phones_of(200, 50, "income"), Options(), unit="row", now=NOW)
+
+
+def test_delta_may_be_smaller_than_the_default_and_not_larger() -> None:
+    data = small_dataset(2000)
+    phones = data.phones - int(data.holdout.sum())
+    plain = build_plan(data, Options(), unit="phone", now=NOW).privacy
+    strict = build_plan(data, Options(delta=1e-10), unit="phone", now=NOW).privacy
+    assert (plain.delta, strict.delta) == (default_delta(phones), 1e-10)
+    noise = [{c.name: c.noise_multiplier for c in privacy.charges}["training"] for privacy in (plain, strict)]
+    assert noise[0] < noise[1] and released(strict.charges, 1e-10) <= 1.5
+    with pytest.raises(InputError, match=f"above {plain.delta:g}, the most for {phones} phones"):
+        build_plan(data, Options(delta=plain.delta * 2), unit="phone", now=NOW)
+    for delta in (0.0, -1e-9, 1.0, 1e-16, float("nan")):
+        with pytest.raises(InputError, match="--delta"):
+            Options(delta=delta)
