@@ -26,6 +26,7 @@ Layers = list[tuple[Tensor, Tensor]]
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
 Matrix = NDArray[np.float64]
+LEAST = -1e38  # what float32 holds
 ROWS = 1 << 14  # trained on at a time
 NUMBERS, MOST = 600_000, 4096  # weights of a chunk's phones, and phones
 
@@ -36,8 +37,7 @@ class MlpUpdates:
 
     parts: list[Tensor]
     place: Ints
-    space: Space
-    group: int = GROUP
+    group: int
 
     def rows(self, kept: Ints) -> Matrix:
         """See `Updates.rows`."""
@@ -46,7 +46,7 @@ class MlpUpdates:
 
     def encode(self, norm: float, scale: int) -> NDArray[np.float64]:
         """See `Updates.encode`."""
-        return encode_parts(self.parts, norm, scale, self.space)
+        return encode_parts(self.parts, norm, scale)
 
     def sum(self) -> NDArray[np.float64]:
         """See `Updates.sum`."""
@@ -102,7 +102,7 @@ class Mlp:
     def updates(self, phones: Ints, space: Space) -> MlpUpdates:
         """Raw updates of labelled phones sorted by falling length."""
         schedule, local = Schedule(self.problem, phones), self.problem.local
-        keep, change = 1 - local.learning_rate * local.prox, self._stack("change", len(phones), space)
+        keep, change = max(1 - local.learning_rate * local.prox, LEAST), self._stack("change", len(phones), space)
         own = self._stack("own", schedule.active(1), space)
         for step in range(schedule.length):
             rows, weights = schedule.at(step)
@@ -117,7 +117,7 @@ class Mlp:
                 slope.mul_(_column(weights[:, part]))
                 backward(here, now, seen, slope, 1.0 if at else keep if step else 0.0, space)
         big, small = self._split([part.flatten(1) for layer in change for part in layer])
-        return MlpUpdates([*big, torch.cat(small, dim=1)], self.place, space, self.group)
+        return MlpUpdates([*big, torch.cat(small, dim=1)], self.place, self.group)
 
     def _stack(self, name: str, phones: int, space: Space) -> Layers:
         """Uninitialised weights of `phones` phones."""
