@@ -10,6 +10,7 @@ import json
 from ctypes import POINTER, c_double, c_int32, c_int64, c_uint64, c_void_p
 from functools import lru_cache
 from importlib.metadata import distributions
+from itertools import islice
 from pathlib import Path
 from sysconfig import get_config_var
 from typing import Any
@@ -155,7 +156,7 @@ def places() -> list[Path]:
     """
     file = _PLACE / f"_kernels{get_config_var('EXT_SUFFIX') or '.so'}"
     roots = [Path(__file__).parents[len(_PLACE.parts)]]
-    for installed in distributions(name="pocketscore"):
+    for installed in islice(distributions(name="pocketscore"), 1):
         roots.append(Path(str(installed.locate_file(""))))
         note = json.loads(installed.read_text("direct_url.json") or "{}")
         if note.get("dir_info", {}).get("editable"):
