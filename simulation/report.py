@@ -118,23 +118,24 @@ def _reach(summary: Mapping[str, Any]) -> list[Table]:
 
 
 def _groups(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """The groups reached least, and what their absence did to their mean PD, calibration and AUC."""
-    table = Table(title=f"Reach by group, the least first · {ONLY}", title_justify="left", box=None, pad_edge=False)
-    for name in ("group", "of its share", "mean PD", "calibration gap", "AUC"):
-        table.add_column(name, justify="left" if name == "group" else "right")
-    for row in sorted(rows, key=lambda row: float(row["ratio"]))[:MOST_GROUPS]:
+    """Everyone and the groups reached least: what the absence did to mean PD, calibration and AUC."""
+    title = f"Counted ÷ share of phones, and what changed (± 95 %) · {ONLY}"
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for name in ("group", "ratio", "mean PD", "calibration", "AUC"):
+        table.add_column(name, justify="left" if name == "group" else "right", no_wrap=name != "group")
+    for row in sorted(rows, key=lambda row: (row["column"] != "all", float(row["ratio"])))[: MOST_GROUPS + 1]:
         table.add_row(
             escape(f"{row['column']} {row['group']}"),
             f"{row['ratio']:.2f}",
             _change(row["pd_change"], row["pd_change_ci"]),
-            f"{row['gap_everyone']:+.4f} → {row['gap_reached']:+.4f}",
+            f"{row['gap_everyone']:+.3f} → {row['gap_reached']:+.3f}",
             _change(row["auc_change"], row["auc_change_ci"]),
         )
     return table
 
 
 def _change(value: float | None, half: float | None) -> str:
-    return "–" if value is None or half is None else f"{value:+.4f} ± {half:.4f}"
+    return "–" if value is None or half is None else f"{value:+.4f}±{half:.4f}"
 
 
 def _time(summary: Mapping[str, Any]) -> Table:

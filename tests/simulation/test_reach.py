@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from fl_server.review.__main__ import app as review
 from model.errors import InputError
@@ -17,6 +19,7 @@ from simulation.experiment.compose import Finished, execute
 from simulation.experiment.request import Request
 from simulation.faults import Faults
 from simulation.planning import Options, build_plan
+from simulation.report import _groups
 from simulation.small import small_dataset
 
 Cli = Any
@@ -86,6 +89,17 @@ def test_too_few_answers_are_refused_before_anything_is_asked() -> None:
     build_plan(small_dataset(500), Options(), unit="phone", now=NOW)  # the control: with everybody there it runs
 
 
+def test_the_table_shows_everyone_and_the_least_reached_first() -> None:
+    row = {"column": "side", "group": "[few]", "gap_everyone": 0.01, "gap_reached": 0.02, "auc_change": None}
+    row |= {"ratio": 0.5, "pd_change": 0.01, "pd_change_ci": 0.004, "auc_change_ci": None}
+    rows = [{**row, "group": f"g{n}", "ratio": 2 - n / 10} for n in range(12)] + [row]
+    rows.append({**row, "column": "all", "group": "everyone", "ratio": 1.0})
+    held = io.StringIO()
+    Console(file=held, width=80).print(_groups(rows))
+    lines = [line.split("  ")[0] for line in held.getvalue().splitlines() if "0.0100±0.0040" in line]
+    assert lines[:3] == ["all everyone", "side [few]", "side g11"] and len(lines) == 9
+
+
 @pytest.fixture(scope="module")
 def night(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """A small run in which phones answer at night and some misbehave."""
@@ -121,6 +135,17 @@ def test_a_run_says_who_was_reached_and_what_that_did(night: Finished) -> None:
 def test_the_reviewer_recomputes_the_model_with_the_response(night: Finished) -> None:
     assert not review(["check", str(night.out)], standalone_mode=False)
     assert "Who was reached" in (night.out / "report.html").read_text("utf-8")
+
+
+@pytest.mark.integration
+def test_supernodes_count_whom_this_process_counts(tmp_path: Path) -> None:
+    options = Options(epsilon=50.0, rounds=1, seed=7, reach=NIGHT, test_seeded=True)
+    made = execute(
+        Request(1500, options=options, farms=2, scored=0, baselines=False, grid="superlink"), tmp_path / "run", _quiet
+    )
+    (same,) = [note for note in made.notes if "end on the same model" in note]
+    assert float(same.rsplit(" ", 1)[1]) < 5e-5
+    assert made.summary["reach"]["fates"]["offline"] > 0
 
 
 @pytest.mark.integration
