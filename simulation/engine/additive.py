@@ -117,6 +117,10 @@ class Additive:
 
     def updates(self, phones: Ints, space: Space) -> AdditiveUpdates:
         """Raw updates of labelled phones sorted by falling length. The change is kept apart, so no digits cancel."""
+        with np.errstate(over="ignore", invalid="ignore"):  # `encode_rows` refuses what comes of it
+            return self._trained(phones, space)
+
+    def _trained(self, phones: Ints, space: Space) -> AdditiveUpdates:
         schedule, local = Schedule(self.problem, phones), self.problem.local
         keep, change = 1 - local.learning_rate * local.prox, np.empty((len(phones), len(self.sent)))
         for step in range(schedule.length):
