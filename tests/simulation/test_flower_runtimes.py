@@ -135,7 +135,7 @@ def test_flwr_run_prepares_its_own_small_population(tmp_path: Path) -> None:
 @pytest.mark.integration
 def test_four_supernodes_end_on_the_same_model(tmp_path: Path, here: Run) -> None:
     workspace, home = workspace_at(tmp_path / "there"), tmp_path / "home"
-    run_deployed(PROJECT, workspace, home, NODES)
+    run_deployed(PROJECT, workspace, home, NODES, timeout=1200)
     there = Run.of(workspace)
     assert agree_after_one_round(there, here)
     assert np.abs(there.theta - here.theta).max() <= TWENTY_ROUNDS
