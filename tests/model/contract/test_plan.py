@@ -117,6 +117,8 @@ def test_a_schema_swapped_under_its_digest_is_refused() -> None:
         ({"rounds": 10_001}, "rounds"),
         ({"participation": 0.0}, "participation"),
         ({"participation": 1.5}, "participation"),
+        ({"response": 0.0}, "response"),
+        ({"response": 1.01}, "response"),
         ({"score_grid": 0}, "grid"),
         ({"score_days": 0}, "score"),
         ({"min_observed_days": -1}, "score_days"),
