@@ -28,7 +28,7 @@ Floats = NDArray[np.float32]
 Matrix = NDArray[np.float64]
 LEAST = -1e38  # what float32 holds
 ROWS = 1 << 14  # trained on at a time
-NUMBERS, MOST = 600_000, 4096  # weights of a chunk's phones, and phones
+NUMBERS, MOST = 1_000_000, 4096  # weights of a chunk's phones, and phones
 
 
 @dataclass(frozen=True)
@@ -178,8 +178,11 @@ def backward(layers: Layers, change: Layers, seen: list[Tensor], slope: Tensor, 
     """
     ones = torch.ones(1, 1, slope.shape[1]).expand(len(slope), -1, -1)
     for i in reversed(range(len(layers))):
-        for total, left in zip(change[i], (seen[i].transpose(1, 2), ones), strict=True):
-            total.baddbmm_(left, slope, beta=keep)
+        if keep == 0:
+            _begin(change[i], seen[i], slope)
+        else:
+            for total, left in zip(change[i], (seen[i].transpose(1, 2), ones), strict=True):
+                total.baddbmm_(left, slope, beta=keep)
         if i == 0:
             return
         matrix, below = layers[i][0], torch.from_numpy(space.take(f"slope{i}", *seen[i].shape))
@@ -188,6 +191,16 @@ def backward(layers: Layers, change: Layers, seen: list[Tensor], slope: Tensor, 
         else:
             torch.bmm(slope, matrix.transpose(1, 2), out=below)
         slope = torch.ops.aten.tanh_backward.grad_input(below, seen[i], grad_input=below)
+
+
+def _begin(change: tuple[Tensor, Tensor], below: Tensor, slope: Tensor) -> None:
+    """A layer's first change. torch multiplies very small matrices one number at a time, so those are sums here."""
+    matrix, bias = change
+    torch.sum(slope, 1, keepdim=True, out=bias)
+    if slope.shape[2] == 1:
+        torch.sum(below * slope, 1, out=matrix[:, :, 0])
+    else:
+        torch.bmm(below.transpose(1, 2), slope, out=matrix)
 
 
 def inputs(problem: Problem, rows: Ints, space: Space) -> Tensor:

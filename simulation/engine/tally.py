@@ -52,7 +52,7 @@ def encode_parts(parts: list[Tensor], norm: float, scale: int) -> NDArray[np.flo
 def _norms(part: Tensor, rows: Tensor) -> Tensor:
     """Norms of some rows, float64 throughout; few at a time, so that the copies stay in the cache."""
     chosen = part if 2 * len(rows) > len(part) else part[rows]
-    found: Tensor = torch.cat([torch.linalg.vector_norm(some.double(), dim=1) for some in chosen.split(GROUP)])
+    found: Tensor = torch.cat([torch.linalg.vector_norm(some.double(), dim=1) for some in torch.split(chosen, GROUP)])
     return found[rows] if chosen is part else found
 
 
