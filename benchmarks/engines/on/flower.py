@@ -9,13 +9,14 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Iterable
 
 os.environ.update(
     FLWR_TELEMETRY_ENABLED="0", FLWR_DISABLE_UPDATE_CHECK="1", RAY_USAGE_STATS_ENABLED="0", RAY_DEDUP_LOGS="0"
 )  # before flwr and ray are loaded
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, Context
+from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 from flwr.simulation import run_simulation
@@ -24,14 +25,30 @@ from engines.on.line import Request, requested, speaker, turns
 from engines.workload import load
 
 
+class Whole(FedAvg):
+    """FedAvg that waits for every node to be there, and fails when a phone's answer is missing."""
+
+    def ask(self, cohort: int, phones: int) -> None:
+        """Take `cohort` of `phones` from now on."""
+        self.fraction_train, self.min_train_nodes, self.min_available_nodes = cohort / phones / 2, cohort, phones
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        answers = list(replies)
+        if sum(not answer.has_error() for answer in answers) != self.min_train_nodes:
+            raise RuntimeError(f"{self.min_train_nodes} phones were asked and not as many answered")
+        return super().aggregate_train(server_round, answers)
+
+
 def server(request: Request, phones: int, theta: np.ndarray) -> ServerApp:
     """A ServerApp that runs rounds when told to on standard input."""
     app, out = ServerApp(), speaker()
-    strategy = FedAvg(fraction_evaluate=0.0)
+    strategy = Whole(fraction_evaluate=0.0)
     state = {"arrays": ArrayRecord({"flat": Array(theta)})}
 
     def rounds(grid: Grid, count: int, cohort: int) -> None:
-        strategy.fraction_train = (cohort + 0.5) / phones
+        strategy.ask(cohort, phones)
         result = strategy.start(grid=grid, initial_arrays=state["arrays"], num_rounds=count)
         state["arrays"] = result.arrays
 
