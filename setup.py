@@ -10,7 +10,7 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import BaseError, CCompilerError, ExecError, PlatformError
 
 SOURCE = Path("simulation/engine/native/src")
-FLAGS = ["-O3", "-std=c++17", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math", "-pthread"]
+FLAGS = ["-O3", "-g0", "-std=c++17", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math", "-pthread"]
 QUIET = ["-Wno-psabi", "-Wno-maybe-uninitialized"]  # vectors never cross the library's door; GCC 12's own headers
 
 

@@ -74,7 +74,10 @@ class Trained:
 class Engine(Protocol):
     """Interchangeable by test: one round agrees to 2e-6 relative, unlabelled phones contribute zeros."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """How a run asks for it."""
+        ...
 
     def train(self, crowd: Crowd, task: Task, sample: int = 0) -> Trained:
         """Every phone of the crowd trains from task.flat; the first `sample` phones' stages are kept."""

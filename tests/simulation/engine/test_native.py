@@ -173,6 +173,16 @@ def test_a_damaged_library_is_refused(tmp_path: Path, body: str, words: str) -> 
         Library(stub)
 
 
+@pytest.mark.integration
+def test_another_processor_compiles_the_baseline(tmp_path: Path) -> None:
+    if COMPILER is None:
+        pytest.skip("no C++ compiler")
+    flags = ["-DPS_PORTABLE", "-std=c++17", "-O0", "-fPIC", "-shared", "-pthread", "-Wno-psabi"]
+    built = tmp_path / "portable.so"
+    subprocess.run([COMPILER, *flags, "-o", built, *SOURCE.glob("*.cpp")], check=True)
+    assert Library(built).best_isa == 0
+
+
 def test_what_is_no_library_is_refused(tmp_path: Path) -> None:
     (tmp_path / "stub.so").write_text("not a library")
     with pytest.raises(RunError, match="cannot be loaded"):

@@ -4,11 +4,17 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(PS_PORTABLE)  // PS_PORTABLE: as on any other processor
+#define PS_X86 1
 #include <immintrin.h>
+#else
+#define PS_X86 0
 #endif
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(PS_PORTABLE)  // PS_PORTABLE: as on any other processor
+#define PS_X86 1
 #include <immintrin.h>
+#else
+#define PS_X86 0
 #endif
 
 #include "parallel.hpp"

@@ -1,7 +1,7 @@
 // Kernels for x86-64 with avx2, 8 lanes.
 #include "dispatch.hpp"
 
-#if defined(__x86_64__)
+#if PS_X86
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
 #else

@@ -10,7 +10,7 @@
 namespace {
 
 bool runs(int32_t isa) {
-#if defined(__x86_64__)
+#if PS_X86
     __builtin_cpu_init();
     if (isa == 2)
         return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
