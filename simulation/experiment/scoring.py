@@ -13,12 +13,14 @@ import numpy as np
 
 from fl_client.device import Phone, score_phone
 from fl_client.egress import Departure, MemoryEgress
-from fl_client.events import to_columns
+from fl_client.events import SEALED, EventBatch, to_columns
+from fl_client.features import extract
 from fl_client.home import DeviceHome, Settings
 from fl_client.identity import LenderCard
 from fl_client.scoring import MIN_OBSERVED_DAYS, OBSERVED_DAYS, Scorer
 from fl_client.trusted import TrustedRelease
 from model.errors import NoScore, RunError
+from model.risk.schema import Schema
 from simulation.dataset import Dataset
 from simulation.experiment.folder import RunFolder
 from simulation.experiment.lender import Lender, deliver
@@ -26,6 +28,7 @@ from simulation.experiment.outcome import Outcome
 from simulation.experiment.releasing import lender_keyring
 from simulation.experiment.request import Progress, Request
 from simulation.experiment.sources import population_of
+from simulation.pocket import pocketed
 from simulation.population.generate import TODAY, events, events_range
 
 PURPOSE = "personal-loan"
@@ -102,19 +105,22 @@ def phones(request: Request, data: Dataset) -> Iterator[Phone]:
     for turn in range(blocks):
         at = turn * stride % blocks
         first, last = at * BLOCK, data.phones if at == blocks - 1 else (at + 1) * BLOCK
-        yield from _made_up(request, first, last) if request.table is None else _of_rows(data, first, last)
+        yield from _made_up(request, data.schema, first, last) if request.table is None else _of_rows(data, first, last)
 
 
-def _made_up(request: Request, first: int, last: int) -> Iterator[Phone]:
+def _made_up(request: Request, schema: Schema, first: int, last: int) -> Iterator[Phone]:
+    """Their features are taken from their raw events together: the same bits as one by one, many times faster."""
     batch = events_range(population_of(request), first, last)
-    for place in range(batch.phones):
-        yield Phone.in_memory(events=to_columns(batch.phone(place)))
+    open_to_all = {kind: table for kind, table in batch.tables.items() if kind not in SEALED}
+    features = extract(EventBatch(batch.phones, open_to_all), schema, np.full(batch.phones, TODAY))
+    for row in features.tolist():
+        yield pocketed(dict(zip(schema.names, row, strict=True)))
 
 
 def _of_rows(data: Dataset, first: int, last: int) -> Iterator[Phone]:
     for number in range(first, last):
         if data.counts[number]:
-            yield Phone.in_memory(row=_row(data, number))
+            yield pocketed(_row(data, number))
 
 
 def _score_one(phone: Phone, scorer: Scorer, card: LenderCard, scores: Scores, now: int, day: int | None) -> None:
