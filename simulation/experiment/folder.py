@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from model.canonical import encode
-from model.errors import InputError, RunError
+from model.errors import InputError, PocketScoreError, RunError
 
 REQUEST = "request.cbor"
 LEDGER = "ledger.jsonl"
+BLOCKS = "blocks"
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class RunFolder:
 
 @contextmanager
 def opened(out: Path, request: Mapping[str, Any], *, overwrite: bool = False) -> Iterator[RunFolder]:
-    """The folders of a run, locked while it works. What a run leaves before its first charge is removed.
+    """The folders of a run, locked while it works. What a refused run leaves before its first charge is removed.
 
     InputError where `out` exists (unless `overwrite`) or cannot be written; RunError where another run works there,
     or an interrupted run with another request waits.
@@ -90,8 +91,14 @@ def opened(out: Path, request: Mapping[str, Any], *, overwrite: bool = False) ->
     try:
         _prepare(place, encode(request), out)
         yield place
-    finally:
         _leave(place)
+    except PocketScoreError:
+        _leave(place)
+        raise
+    except BaseException:
+        _leave(place, unless=place.federation / BLOCKS)
+        raise
+    finally:
         place.lock.unlink(missing_ok=True)
         os.close(lock)
 
@@ -136,8 +143,13 @@ def _lock(path: Path, out: Path) -> int:
         os.close(descriptor)
 
 
-def _leave(place: RunFolder) -> None:
-    """Nothing to resume and nothing spent: a refused run leaves no folder, so a mended command starts afresh."""
+def _leave(place: RunFolder, unless: Path | None = None) -> None:
+    """Nothing to resume and nothing spent: a refused run leaves no folder, so a mended command starts afresh.
+
+    An interrupted one keeps the phones it has made, which lie in `unless`.
+    """
+    if unless is not None and any(unless.glob("*.npz")):
+        return
     if place.partial.exists() and not (place.federation / LEDGER).exists():
         shutil.rmtree(place.partial, ignore_errors=True)
         shutil.rmtree(place.private, ignore_errors=True)

@@ -13,13 +13,13 @@ import numpy as np
 from fl_server.keys import replace_file
 from model.risk.metrics import auc
 from simulation.dataset import Dataset, holdout_by_id, holdout_share
+from simulation.experiment.folder import BLOCKS
 from simulation.experiment.request import Progress, Request
 from simulation.population.generate import PROTECTED_VALUES, Population
 from simulation.population.rest import at_rest
 from simulation.table import read_table
 
 ABOUT = "source.json"
-BLOCKS = "blocks"
 
 
 @dataclass(frozen=True)

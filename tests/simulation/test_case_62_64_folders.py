@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from model.errors import InputError, RunError
-from simulation.experiment.folder import LEDGER, RunFolder, opened
+from simulation.experiment.folder import BLOCKS, LEDGER, RunFolder, opened
 
 ROOT = Path(__file__).parents[2]
 REQUEST = {"phones": 300}
@@ -130,6 +130,19 @@ def test_case_63_what_was_charged_is_kept_and_what_was_not_is_removed(tmp_path: 
         pass
     with opened(out, REQUEST) as place:
         assert (place.federation / LEDGER).read_text() == "spent"
+
+
+def test_case_63_phones_that_were_made_are_kept_when_interrupted_and_removed_when_refused(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    for error, kept in ((KeyboardInterrupt(), True), (RunError("refused"), False), (KeyboardInterrupt(), True)):
+        with pytest.raises(type(error)), opened(out, REQUEST) as place:
+            block = place.federation / BLOCKS / "block-000000.npz"
+            block.parent.mkdir(parents=True, exist_ok=True)
+            block.write_bytes(b"made")
+            raise error
+        assert block.exists() is kept
+    with opened(out, REQUEST) as place:
+        assert (place.federation / BLOCKS / "block-000000.npz").read_bytes() == b"made"
 
 
 @pytest.mark.integration
