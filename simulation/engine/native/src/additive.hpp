@@ -176,8 +176,26 @@ template <class Code> struct AdditiveTrainer {
             deltas[g * shared->size + shared->bias_lane] = (float)(sum * shared->model->bias);
         }
         for (int64_t j = 0; j < shared->model->features; ++j)
-            for (int64_t g = 0; g < phones; ++g)
-                add_feature(parts[g], j, shared->table, shared->middle, 0, sums[g], false, deltas + g * shared->size);
+            if (shared->features[j].width == LANES && !shared->coupled)
+                add_narrow_feature(j, phones, sums, deltas);
+            else
+                for (int64_t g = 0; g < phones; ++g)
+                    add_feature(parts[g], j, shared->table, shared->middle, 0, sums[g], false, deltas + g * shared->size);
+    }
+
+    // The usual case of add_group: a feature whose hats fill one vector.
+    void add_narrow_feature(int64_t j, int64_t phones, const float *sums, float *deltas) const {
+        const Feature f = shared->features[j];
+        const Level *levels = shared->levels + f.start;
+        const float *table = shared->table + f.table, flag_middle = shared->middle[f.flag_lane];
+        const vf middle = load(shared->middle + f.lane);
+        const int64_t size = shared->size;
+        for (int64_t g = 0; g < phones; ++g, deltas += size) {
+            vf found[1];
+            const float flag = feature_sum<1>(parts[g], j, levels, table, LANES, nullptr, found);
+            store(deltas + f.lane, found[0] - sums[g] * middle);
+            deltas[f.flag_lane] = f.flag_gain * flag - sums[g] * flag_middle;
+        }
     }
 
     static double sum_of(const Weighted<Code> &all) {
