@@ -11,7 +11,7 @@ from model.errors import InputError, PolicyError
 from model.privacy.accountant import default_delta, epsilon, released
 from model.risk.schema import Feature, Schema
 from simulation.dataset import Dataset, holdout_by_id, holdout_share
-from simulation.planning import MIN_COHORT, Options, build_plan, cohort_share
+from simulation.planning import MIN_COHORT, Options, build_plan, cohort_share, server_optimiser
 from simulation.small import small_dataset
 
 NOW = 1_790_000_000
@@ -133,3 +133,17 @@ def test_delta_may_be_smaller_than_the_default_and_not_larger() -> None:
     for delta in (0.0, -1e-9, 1.0, 1e-16, float("nan")):
         with pytest.raises(InputError, match="--delta"):
             Options(delta=delta)
+
+
+def test_the_server_moves_faster_only_for_many_phones_and_little_noise() -> None:
+    slow, fast = server_optimiser("additive"), server_optimiser("additive", 50_000, 5e-4)
+    assert (slow.learning_rate, slow.momentum, slow.average_from) == (16.0, 0.8, 0.5)
+    assert (fast.learning_rate, fast.momentum, fast.average_from) == (28.0, 0.6, 0.8)
+    for other in (("additive", 49_999, 5e-4), ("additive", 50_000, 6e-4)):
+        assert server_optimiser(*other) == slow
+    assert server_optimiser("mlp", 10**6, 0.0) == server_optimiser("mlp")
+    assert build_plan(DATA, Options(epsilon=100.0), unit="phone", now=NOW).server == slow
+    many = phones_of(100_000, 20_000)
+    assert build_plan(many, Options(noise=30.0), unit="phone", now=NOW).server == fast
+    assert build_plan(many, Options(noise=60.0), unit="phone", now=NOW).server == slow
+    assert build_plan(many, Options(noise=0.0), unit="phone", now=NOW).server == fast
