@@ -17,8 +17,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "simulation" / "engine" / "native" / "src"
 TESTS = [ROOT / "tests" / "simulation" / "engine" / f"test_native_{name}.py" for name in ("additive", "mlp")]
-CHECKS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-g", "-O2"]
-FLAGS = ["-std=c++17", "-fPIC", "-shared", "-pthread", "-Wno-psabi", "-Wno-maybe-uninitialized"]
+CHECKS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-g1", "-O1"]
+FLAGS = ["-std=c++17", "-fPIC", "-pthread", "-Wno-psabi", "-Wno-maybe-uninitialized"]
 CONTROLS = {"additive": ("codes", "y"), "mlp": ("x", "y")}
 
 
@@ -29,9 +29,7 @@ def main(options: list[str]) -> int:
         print("sanitize: no C++ compiler here, nothing was checked")
         return 1
     with tempfile.TemporaryDirectory() as folder:
-        built = Path(folder) / "kernels.so"
-        sources = sorted(map(str, SOURCE.glob("*.cpp")))
-        subprocess.run([compiler, *CHECKS, *FLAGS, "-o", str(built), *sources], check=True)
+        built = build(compiler, Path(folder))
         under = environment(compiler)
         for model, arrays in CONTROLS.items():
             for array in arrays:
@@ -41,6 +39,21 @@ def main(options: list[str]) -> int:
                     return 1
         print("sanitize: reads past an array's end are seen")
         return child(under, built, "tests", *options).returncode
+
+
+def build(compiler: str, folder: Path) -> Path:
+    """The library with both sanitizers, its files compiled side by side."""
+    objects = {folder / f"{source.stem}.o": source for source in sorted(SOURCE.glob("*.cpp"))}
+    jobs = [
+        subprocess.Popen([compiler, *CHECKS, *FLAGS, "-c", "-o", str(made), str(source)])
+        for made, source in objects.items()
+    ]
+    statuses = [job.wait() for job in jobs]
+    if any(statuses):
+        raise SystemExit("sanitize: the kernels did not compile")
+    built = folder / "kernels.so"
+    subprocess.run([compiler, *CHECKS, "-shared", "-pthread", "-o", str(built), *map(str, objects)], check=True)
+    return built
 
 
 def environment(compiler: str) -> dict[str, str]:
