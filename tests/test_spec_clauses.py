@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,11 +25,18 @@ def cited(text: str) -> list[str]:
     return [number for found in CITATION.findall(text) for number in re.findall(NUMBER, found)]
 
 
+def files(folder: Path) -> Iterator[Path]:
+    """Files below a folder; hidden folders, such as environments that benchmarks make, are not ours."""
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith((".", "__pycache__"))]
+        yield from (Path(parent) / name for name in names)
+
+
 def citations() -> Iterator[tuple[Path, str]]:
     """(file, clause number) of every citation in the repository but those of this test."""
     for place in PLACES:
-        for path in sorted((ROOT / place).rglob("*")):
-            if path.suffix in SUFFIXES and path != Path(__file__) and "__pycache__" not in path.parts:
+        for path in sorted(files(ROOT / place)):
+            if path.suffix in SUFFIXES and path != Path(__file__):
                 for number in cited(path.read_text("utf-8")):
                     yield path.relative_to(ROOT), number
 
