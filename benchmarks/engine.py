@@ -22,6 +22,8 @@ from engines.scaling import million, sections
 from engines.table import document, show
 from rich.console import Console
 
+QUIET = 0.7  # load average above which a run is not worth quoting
+
 
 def options() -> argparse.Namespace:
     """The command line."""
@@ -41,7 +43,11 @@ def options() -> argparse.Namespace:
 
 def main() -> int:
     """Measure, show, write; 1 if a peer that was asked for gave no figure."""
-    given, begun = options(), time.perf_counter()
+    given, begun, load = options(), time.perf_counter(), os.getloadavg()[0]
+    if load > QUIET:
+        print(
+            f"others keep {load:.1f} processors busy: ratios to peers that mostly wait are too low; run it again later"
+        )
     failed = {}
     for name in given.peers:
         try:
@@ -58,7 +64,7 @@ def main() -> int:
     whole = None if given.quick else million(plan.engines)
     report = document(found, sections(plan), whole, plan)
     report["seconds"] = round(time.perf_counter() - begun, 1)
-    report["load_after"] = os.getloadavg()
+    report["load_before"] = load
     given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.write_text(json.dumps(report, indent=1, ensure_ascii=False))
     show(report, Console(width=120))
