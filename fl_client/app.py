@@ -117,8 +117,14 @@ def read_task(content: RecordDict, trust: Trust, kind: str) -> Task:
         raise RoundError(f"a {header.kind} task came as {kind}, or under another plan than it carries; ask again")
     if header.round > plan.rounds + 2:
         raise RoundError(f"round {header.round} lies beyond the plan's {plan.rounds}; ask the coordinator again")
-    knots = Knots.from_dict(decode(noted, max_bytes=MAX_KNOTS_BYTES)) if noted else None
+    knots = _knots(noted) if noted else None
     return Task(kind, header.round, plan, knots, _read_flat(array))
+
+
+@lru_cache(maxsize=4)
+def _knots(noted: bytes) -> Knots:
+    # They come with every message of a run and stay the same from the first round on.
+    return Knots.from_dict(decode(noted, max_bytes=MAX_KNOTS_BYTES))
 
 
 def write_partial(task: Task, partial: Partial, door: Egress) -> RecordDict:
