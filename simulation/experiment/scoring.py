@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -32,6 +34,7 @@ from simulation.pocket import pocketed
 from simulation.population.generate import TODAY, events, events_range
 
 PURPOSE = "personal-loan"
+POSTED = 512  # phones whose messages travel together
 BLOCK = 64  # phones made together: cheaper than one by one, and the same bits
 
 
@@ -71,10 +74,9 @@ def lend(outcome: Outcome, lender: Lender, card: bytes, progress: Progress) -> L
     lender.trust(place.partial / "release" / "manifest.cbor", lender_keyring(place))
     home = leave_home(place, request, data, published.root, card, outcome.now)
     release = DeviceHome(home).trusted.load(outcome.now)
-    scores = score_phones(request, data, release, card, outcome.now, progress)
-    with lender.serving(place.partial / "logs" / "lender.log") as url:
-        deliver(url, scores.consents)
-        answers = deliver(url, scores.envelopes)
+    with lender.serving(place.partial / "logs" / "lender.log") as url, Post(url) as post:
+        scores = score_phones(request, data, release, card, outcome.now, progress, post.take)
+        answers = post.answers()
     refused = [answer for answer in answers if answer["status"] != "accepted"]
     if refused:
         raise RunError(f"the lender refused {len(refused)} envelopes ({refused[0]['sentence']}); see its log")
@@ -82,10 +84,48 @@ def lend(outcome: Outcome, lender: Lender, card: bytes, progress: Progress) -> L
     return Lent(scores, len(answers), dict(decisions))
 
 
+class Post:
+    """Carries what has been scored to the lender while the next phones score; consents travel before their scores."""
+
+    def __init__(self, url: str) -> None:
+        self._url, self._pool = url, ThreadPoolExecutor(1)
+        self._consents, self._envelopes = 0, 0
+        self._told: list[Future[list[dict[str, Any]]]] = []
+        self._sent: list[Future[list[dict[str, Any]]]] = []
+
+    def __enter__(self) -> Post:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def take(self, scores: Scores) -> None:
+        """Send what `scores` holds beyond what was sent."""
+        consents, envelopes = scores.consents[self._consents :], scores.envelopes[self._envelopes :]
+        self._consents, self._envelopes = len(scores.consents), len(scores.envelopes)
+        self._told.append(self._pool.submit(deliver, self._url, consents))
+        self._sent.append(self._pool.submit(deliver, self._url, envelopes))
+
+    def answers(self) -> list[dict[str, Any]]:
+        """The lender's answer to every score, in order, once it has them all; RunError if it stopped answering."""
+        for told in self._told:
+            told.result()
+        return [answer for sent in self._sent for answer in sent.result()]
+
+
 def score_phones(
-    request: Request, data: Dataset, release: TrustedRelease, card_bytes: bytes, now: int, progress: Progress
+    request: Request,
+    data: Dataset,
+    release: TrustedRelease,
+    card_bytes: bytes,
+    now: int,
+    progress: Progress,
+    post: Callable[[Scores], None] = lambda scores: None,
 ) -> Scores:
-    """Score phones until `request.scored` of them have a score; a typed "no score" is counted, not hidden."""
+    """Score phones until `request.scored` of them have a score; a typed "no score" is counted, not hidden.
+
+    `post` is shown all there is so far, whenever another POSTED phones are through.
+    """
     card = LenderCard.read(card_bytes, now)
     scorer = Scorer(release.onnx, release.manifest, data.schema)
     day = TODAY if request.table is None else None
@@ -95,6 +135,9 @@ def score_phones(
             break
         _score_one(phone, scorer, card, scores, now, day)
         progress("scores", len(scores.envelopes), wanted)
+        if len(scores.consents) % POSTED == 0:
+            post(scores)
+    post(scores)
     return scores
 
 

@@ -19,7 +19,7 @@ from simulation.experiment.scoring import Lent, Scores
 SCHEMA = "pocketscore.summary/1"
 SIMULATION_ONLY = (
     "auc.federated", "auc.central", "auc.boosting", "auc.silo", "auc.oracle", "ks", "ece", "labelled_rows", "scored",
-    "reach",
+    "reach", "baseline_rows",
 )  # fmt: skip
 
 
@@ -72,6 +72,7 @@ def summarise(
             "oracle": oracle,
             "central_model": bases.get("central_model"),
         },
+        "baseline_rows": bases.get("rows"),
         "ks": found.ks,
         "ece": found.ece,
         "ece_private": charged.private_ece,
