@@ -42,9 +42,9 @@ PS_INLINE float lanes_total(vf value) {
 #endif
 }
 
-// to[c * to_stride + r] = from[r * from_stride + c] for a square of LANES, in log2(LANES) rounds of perfect shuffles.
-// Of the rows only `valid` are read, the others are 0.
-PS_INLINE void turn_square(const float *from, int64_t from_stride, int64_t valid, float *to, int64_t to_stride) {
+// to[c * to_stride + r] = from[r * from_stride + c] for a square of LANES; rows from `valid` on count as 0.
+// In log2(LANES) rounds of perfect shuffles.
+static __attribute__((noinline)) void turn_square(const float *from, int64_t from_stride, int64_t valid, float *to, int64_t to_stride) {
     vi low, high;
     for (int i = 0; i < LANES; ++i) {
         low[i] = i / 2 + (i % 2) * LANES;
@@ -67,13 +67,42 @@ PS_INLINE void turn_square(const float *from, int64_t from_stride, int64_t valid
     for (int i = 0; i < LANES; ++i) store(to + i * to_stride, rows[i]);
 }
 
+#if PS_LANES == 16
+// The same of a whole square: quarters of four rows are put together on their way from memory, which leaves the one
+// shuffling port half the work. A loop, for its addresses would not fit the registers otherwise.
+static __attribute__((noinline)) void turn_whole(const float *from, int64_t from_stride, float *to, int64_t to_stride) {
+    const float *low = from, *high = from + 8 * from_stride;
+#pragma GCC unroll 1
+    for (int part = 0; part < 4; ++part, low += 4, high += 4, to += 4 * to_stride) {
+        __m512 z[4];
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; ++i) {
+            z[i] = _mm512_castps128_ps512(_mm_loadu_ps(low + i * from_stride));
+            z[i] = _mm512_mask_broadcast_f32x4(z[i], 0x00F0, _mm_loadu_ps(low + (i + 4) * from_stride));
+            z[i] = _mm512_mask_broadcast_f32x4(z[i], 0x0F00, _mm_loadu_ps(high + i * from_stride));
+            z[i] = _mm512_mask_broadcast_f32x4(z[i], 0xF000, _mm_loadu_ps(high + (i + 4) * from_stride));
+        }
+        const __m512d a = (__m512d)_mm512_unpacklo_ps(z[0], z[1]), b = (__m512d)_mm512_unpacklo_ps(z[2], z[3]);
+        const __m512d c = (__m512d)_mm512_unpackhi_ps(z[0], z[1]), d = (__m512d)_mm512_unpackhi_ps(z[2], z[3]);
+        store(to, (vf)_mm512_unpacklo_pd(a, b));
+        store(to + to_stride, (vf)_mm512_unpackhi_pd(a, b));
+        store(to + 2 * to_stride, (vf)_mm512_unpacklo_pd(c, d));
+        store(to + 3 * to_stride, (vf)_mm512_unpackhi_pd(c, d));
+    }
+}
+#else
+PS_INLINE void turn_whole(const float *from, int64_t from_stride, float *to, int64_t to_stride) {
+    turn_square(from, from_stride, LANES, to, to_stride);
+}
+#endif
+
 // The transpose of from (rows x columns, whole vectors of columns) into to, whose rows are padded with zeros.
 static void turn(const float *from, int64_t rows, int64_t columns, int64_t from_stride, float *to, int64_t to_stride) {
     for (int64_t r = 0; r < rows; r += LANES)
         for (int64_t c = 0; c < columns; c += LANES) {
             const float *square = from + r * from_stride + c;
             if (r + LANES <= rows)
-                turn_square(square, from_stride, LANES, to + c * to_stride + r, to_stride);
+                turn_whole(square, from_stride, to + c * to_stride + r, to_stride);
             else
                 turn_square(square, from_stride, rows - r, to + c * to_stride + r, to_stride);
         }

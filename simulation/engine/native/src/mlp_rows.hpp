@@ -1,18 +1,4 @@
-// Which rows a batch has, and their inputs side by side.
-
-// Order of the rows of a phone in one epoch, as `shuffle`.
-struct Order {
-    Memory order_memory, keys_memory;
-    int32_t *order = nullptr;
-    Key *keys = nullptr;
-
-    bool begin(int64_t most) {
-        order = order_memory.take<int32_t>(most);
-        keys = keys_memory.take<Key>(most);
-        return order && keys;
-    }
-    void shuffle_rows(uint64_t state, int64_t n) { shuffle(state, n, keys, order); }
-};
+// A row's inputs, copied or looked up.
 
 // Copies `width` floats, reading and writing none besides.
 PS_INLINE void copy_row(const float *from, float *to, int64_t width) {
@@ -45,3 +31,23 @@ PS_INLINE bool gather_row(const ps_mlp *model, int64_t row, float *to) {
     if (model->code_bytes == 2) return look_up<uint16_t>(model, row, to);
     return look_up<uint32_t>(model, row, to);
 }
+
+// Where the rows of a round lie at rest, to ask for them before they are needed.
+struct AtRest {
+    const ps_phones *phones;
+    const char *bytes;
+    int64_t row_bytes;
+
+    void set(const ps_phones *of, const ps_mlp *model) {
+        phones = of;
+        bytes = model->x ? (const char *)model->x : (const char *)model->codes;
+        row_bytes = model->x ? model->width * (int64_t)sizeof(float) : (int64_t)model->features * model->code_bytes;
+    }
+    // Into the second cache: part `now` of `parts` of a phone's rows.
+    void fetch_part(int64_t phone, int64_t now, int64_t parts) const {
+        if (phone >= phones->count || phones->counts[phone] > COUNTED) return;
+        const char *at = bytes + phones->first[phone] * row_bytes;
+        const int64_t lines = phones->counts[phone] * row_bytes / 64 + 1, end = lines * (now + 1) / parts;
+        for (int64_t i = lines * now / parts; i < end; ++i) __builtin_prefetch(at + 64 * i, 0, 2);
+    }
+};

@@ -8,46 +8,30 @@ enum { MOST_VECTORS = 2, REGISTERS = 12 };
 constexpr int most_rows(int vectors) { return vectors == 1 ? 12 : REGISTERS / vectors; }
 
 // How an update settles: on the delta, and on the weights unless the phone is done.
-enum Mode { ONLY, FIRST, MIDDLE, LAST, PART };
+enum Mode { ONLY, FIRST, MIDDLE, LAST };
 
 struct Settle {
     Mode mode;
-    float keep;          // what FedProx leaves of the delta in a step
-    const float *sent;   // model of the round
-    float *weights;      // model of the phone
+    float keep;         // what FedProx leaves of the delta in a step
+    const float *sent;  // model of the round
+    float *weights;     // model of the phone
     float *delta;
-    double *part;        // a batch too long for one pass is summed here
 
-    template <Mode M> __attribute__((always_inline)) static inline void one(const Settle &to, int64_t at, vf update) {
-        if (M == PART) {
-            for (int half = 0; half < 2; ++half) {
-                vh piece;
-                memcpy(&piece, (const char *)&update + half * sizeof piece, sizeof piece);
-                vd sum;
-                memcpy(&sum, to.part + at + half * HALF, sizeof sum);
-                sum += __builtin_convertvector(piece, vd);
-                memcpy(to.part + at + half * HALF, &sum, sizeof sum);
-            }
-            return;
-        }
-        if (M == MIDDLE || M == LAST) update = load(to.delta + at) * to.keep + update;
-        store(to.delta + at, update);
-        if (M == FIRST || M == MIDDLE) store(to.weights + at, load(to.sent + at) + update);
+    template <Mode M> PS_INLINE void one(const Settle &to, int64_t at, vf update) {
+        if (M == MIDDLE || M == LAST) {
+            const vf delta = load(to.delta + at);
+            update += delta * to.keep;
+            store(to.delta + at, delta + update);
+        } else
+            store(to.delta + at, update);
+        if (M == FIRST) store(to.weights + at, load(to.sent + at) + update);
+        if (M == MIDDLE) store(to.weights + at, load(to.weights + at) + update);
     }
     void vector(int64_t at, vf update) const {
-        switch (mode) {
-            case ONLY: return one<ONLY>(*this, at, update);
-            case FIRST: return one<FIRST>(*this, at, update);
-            case MIDDLE: return one<MIDDLE>(*this, at, update);
-            case LAST: return one<LAST>(*this, at, update);
-            case PART: return one<PART>(*this, at, update);
-        }
-    }
-    template <Mode M, int R, int V> __attribute__((always_inline)) static inline void tile(const Settle &to, int64_t at, int64_t stride, const vf (&sums)[R][V]) {
-#pragma GCC unroll 16
-        for (int r = 0; r < R; ++r)
-#pragma GCC unroll 4
-            for (int v = 0; v < V; ++v) one<M>(to, at + r * stride + v * LANES, sums[r][v]);
+        if (mode == ONLY) return one<ONLY>(*this, at, update);
+        if (mode == FIRST) return one<FIRST>(*this, at, update);
+        if (mode == MIDDLE) return one<MIDDLE>(*this, at, update);
+        one<LAST>(*this, at, update);
     }
 };
 
@@ -83,11 +67,12 @@ struct Forward {  // h = tanh(a w + bias), bias the row after the last of w
 #pragma GCC unroll 4
             for (int v = 0; v < V; ++v) sums[r][v] = load(bias + v * LANES);
         multiply<R, V>(sums, of.a + row * of.a_stride, of.a_stride, 1, w, of.w_stride, of.depth);
-        float *h = of.h + row * of.h_stride + column;
+        const int64_t stride = of.h_stride;
+        float *h = of.h + row * stride + column;
 #pragma GCC unroll 16
         for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
-            for (int v = 0; v < V; ++v) store(h + r * of.h_stride + v * LANES, sums[r][v]);
+            for (int v = 0; v < V; ++v) store(h + r * stride + v * LANES, sums[r][v]);
     }
 };
 
@@ -103,21 +88,24 @@ struct Backward {  // h becomes (dz w^T) (1 - h^2); w is the transposed copy
 #pragma GCC unroll 4
             for (int v = 0; v < V; ++v) sums[r][v] = vf{};
         multiply<R, V>(sums, of.dz + row * of.dz_stride, of.dz_stride, 1, of.w + column, of.w_stride, of.depth);
-        float *at = of.h + row * of.h_stride + column;
+        const int64_t stride = of.h_stride;
+        float *at = of.h + row * stride + column;
 #pragma GCC unroll 16
         for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
             for (int v = 0; v < V; ++v) {
-                const vf h = load(at + r * of.h_stride + v * LANES);
-                store(at + r * of.h_stride + v * LANES, sums[r][v] * (1.0f - h * h));
+                const vf h = load(at + r * stride + v * LANES);
+                store(at + r * stride + v * LANES, sums[r][v] * (1.0f - h * h));
             }
     }
 };
 
-struct Update {  // inputs^T dz settles at `weights` of the model; dz carries -rate / batch already
+// inputs^T dz settles at `place` of the model; dz carries -rate / batch already. One kind a mode: with all in one tile
+// the compiler keeps its sums in memory.
+template <Mode M> struct Update {
     const float *a, *dz;
-    int64_t a_stride, dz_stride, depth, weights, w_stride;
-    const Settle *settle;
+    int64_t a_stride, dz_stride, depth, place, w_stride;
+    Settle settle;
 
     template <int R, int V> static void tile(const Update &of, int64_t row, int64_t column) {
         vf sums[R][V];
@@ -126,14 +114,12 @@ struct Update {  // inputs^T dz settles at `weights` of the model; dz carries -r
 #pragma GCC unroll 4
             for (int v = 0; v < V; ++v) sums[r][v] = vf{};
         multiply<R, V>(sums, of.a + row, 1, of.a_stride, of.dz + column, of.dz_stride, of.depth);
-        const int64_t at = of.weights + row * of.w_stride + column;
-        switch (of.settle->mode) {
-            case ONLY: return Settle::tile<ONLY, R, V>(*of.settle, at, of.w_stride, sums);
-            case FIRST: return Settle::tile<FIRST, R, V>(*of.settle, at, of.w_stride, sums);
-            case MIDDLE: return Settle::tile<MIDDLE, R, V>(*of.settle, at, of.w_stride, sums);
-            case LAST: return Settle::tile<LAST, R, V>(*of.settle, at, of.w_stride, sums);
-            case PART: return Settle::tile<PART, R, V>(*of.settle, at, of.w_stride, sums);
-        }
+        const Settle to = of.settle;
+        const int64_t stride = of.w_stride, at = of.place + row * stride + column;
+#pragma GCC unroll 16
+        for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+            for (int v = 0; v < V; ++v) Settle::one<M>(to, at + r * stride + v * LANES, sums[r][v]);
     }
 };
 
@@ -169,4 +155,12 @@ template <class Product> static void product(const Product &of, int64_t rows, in
         if (now == 1) down<Product, 1>(of, rows, column);
         column += now * LANES;
     }
+}
+
+// inputs^T dz (rows x lanes, summed over depth rows of a batch) in the mode of `settle`.
+static void update(const float *a, int64_t a_stride, const float *dz, int64_t dz_stride, int64_t depth, int64_t place, int64_t rows, int64_t lanes, const Settle &settle) {
+    if (settle.mode == ONLY) return product(Update<ONLY>{a, dz, a_stride, dz_stride, depth, place, lanes, settle}, rows, lanes);
+    if (settle.mode == FIRST) return product(Update<FIRST>{a, dz, a_stride, dz_stride, depth, place, lanes, settle}, rows, lanes);
+    if (settle.mode == MIDDLE) return product(Update<MIDDLE>{a, dz, a_stride, dz_stride, depth, place, lanes, settle}, rows, lanes);
+    product(Update<LAST>{a, dz, a_stride, dz_stride, depth, place, lanes, settle}, rows, lanes);
 }
