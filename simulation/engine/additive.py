@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fl_client.batches import steps_of
 from fl_client.update import encode_rows
 from model.errors import RoundError
 from simulation.engine.chunks import processors
@@ -26,6 +27,7 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
 Matrix = NDArray[np.float64]
 PIECE = 8  # rows
+MANY_ROWS = 4096  # from here on torch's bags train a round sooner than it takes to look rows up
 ROWS = 1 << 10  # looked up at a time
 NUMBERS, MOST = 200_000, 4096  # weights of a chunk's phones, and phones
 TABLE = 1 << 24  # numbers of the table of all levels; beyond, a chunk looks up the levels it has
@@ -73,6 +75,12 @@ class Additive:
     def _small(self) -> bool:
         """Whether a table of all levels may be kept."""
         return len(self.hats.hat) * self.width <= TABLE
+
+    @property
+    def fits_bags(self) -> bool:
+        """Whether `bags` may train it: one step a phone, a table of all levels, rows enough to be worth torch."""
+        counts = self.problem.counts
+        return self._small and int(counts.sum()) >= MANY_ROWS and int(steps_of(self.problem.local, counts).max()) == 1
 
     @cached_property
     def place(self) -> Ints:

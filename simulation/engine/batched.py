@@ -78,11 +78,16 @@ class BatchedEngine:
 
 
 def trainer_of(problem: Problem) -> Trainer:
-    """What trains this kind of model. torch is loaded for an MLP alone."""
+    """What trains this problem. torch is loaded for an MLP, and for one additive step of many rows."""
     if problem.hidden:
         from simulation.engine.mlp import Mlp
 
         return Mlp(problem)
     from simulation.engine.additive import Additive
 
-    return Additive(problem)
+    trainer = Additive(problem)
+    if trainer.fits_bags:
+        from simulation.engine.bags import Bags
+
+        return Bags(problem)
+    return trainer

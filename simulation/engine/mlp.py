@@ -20,37 +20,14 @@ from torch import Tensor
 from simulation.engine.problem import Columns, Dense, Problem
 from simulation.engine.schedule import Schedule
 from simulation.engine.space import Space
-from simulation.engine.tally import GROUP, column_sums, encode_parts
+from simulation.engine.tally import StackedUpdates, exact_group, one_thread_an_operation
 
 Layers = list[tuple[Tensor, Tensor]]
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
-Matrix = NDArray[np.float64]
 LEAST = -1e38  # what float32 holds
 ROWS = 1 << 14  # trained on at a time
 NUMBERS, MOST = 1_000_000, 4096  # weights of a chunk's phones, and phones
-
-
-@dataclass(frozen=True)
-class MlpUpdates:
-    """float32 parts (P, k) of the model; `place` (d,) finds the model's order among them laid end to end."""
-
-    parts: list[Tensor]
-    place: Ints
-    group: int
-
-    def rows(self, kept: Ints) -> Matrix:
-        """See `Updates.rows`."""
-        joined = torch.cat([part[torch.from_numpy(kept)] for part in self.parts], dim=1)
-        return joined.double().numpy()[:, self.place]
-
-    def encode(self, norm: float, scale: int) -> NDArray[np.float64]:
-        """See `Updates.encode`."""
-        return encode_parts(self.parts, norm, scale)
-
-    def sum(self) -> NDArray[np.float64]:
-        """See `Updates.sum`."""
-        return torch.cat([column_sums(part, self.group) for part in self.parts]).numpy()[self.place]
 
 
 @dataclass(frozen=True)
@@ -71,11 +48,6 @@ class Mlp:
         big, small = self._split([part.flatten() for layer in places for part in layer])
         return np.argsort(torch.cat([*big, *small]).numpy())
 
-    @cached_property
-    def group(self) -> int:
-        """Phones whose grid units float32 adds up without rounding."""
-        return min(GROUP, int(2**24 / (self.problem.local.clip_norm * self.problem.scale)))
-
     @property
     def phones(self) -> int:
         """Phones a chunk."""
@@ -89,17 +61,14 @@ class Mlp:
     @contextmanager
     def threads(self) -> Iterator[int]:
         """torch's number of threads; each trains chunks of its own, so an operation has one (OpenMP barriers wait)."""
-        own = torch.get_num_threads()
-        try:
-            yield own
-        finally:
-            torch.set_num_threads(own)  # `begin` also set what threads started later would have
+        with one_thread_an_operation() as granted:
+            yield granted
 
     def begin(self) -> None:
         """One thread an operation."""
         torch.set_num_threads(1)
 
-    def updates(self, phones: Ints, space: Space) -> MlpUpdates:
+    def updates(self, phones: Ints, space: Space) -> StackedUpdates:
         """Raw updates of labelled phones sorted by falling length."""
         schedule, local = Schedule(self.problem, phones), self.problem.local
         keep, change = max(1 - local.learning_rate * local.prox, LEAST), self._stack("change", len(phones), space)
@@ -117,7 +86,7 @@ class Mlp:
                 slope.mul_(_column(weights[:, part]))
                 backward(here, now, seen, slope, 1.0 if at else keep if step else 0.0, space)
         big, small = self._split([part.flatten(1) for layer in change for part in layer])
-        return MlpUpdates([*big, torch.cat(small, dim=1)], self.place, self.group)
+        return StackedUpdates([*big, torch.cat(small, dim=1)], self.place, exact_group(self.problem))
 
     def _stack(self, name: str, phones: int, space: Space) -> Layers:
         """Uninitialised weights of `phones` phones."""

@@ -7,17 +7,61 @@ the number type, so the bound is drawn in by every rounding float32 may make; wh
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from fl_client.update import encode_rows
+from simulation.engine.problem import Problem
 
+Ints = NDArray[np.int64]
+Matrix = NDArray[np.float64]
 ROUNDING = 2.0**-24  # half a unit in the last place of float32, relative
 SHORTER = 1 - 4 * ROUNDING  # divisor and quotient are rounded to float32 once each; the rest is float64's, with room
 GROUP, SMALLEST_GROUP = 32, 8  # phones added up in float32 before float64 takes over
 TINY = 1e-12  # clip norms whose squares float32 cannot hold
+
+
+@dataclass(frozen=True)
+class StackedUpdates:
+    """float32 parts (P, k) of the model; `place` (d,) finds the model's order among them laid end to end."""
+
+    parts: list[Tensor]
+    place: Ints
+    group: int
+
+    def rows(self, kept: Ints) -> Matrix:
+        """See `Updates.rows`."""
+        joined = torch.cat([part[torch.from_numpy(kept)] for part in self.parts], dim=1)
+        return joined.double().numpy()[:, self.place]
+
+    def encode(self, norm: float, scale: int) -> NDArray[np.float64]:
+        """See `Updates.encode`."""
+        return encode_parts(self.parts, norm, scale)
+
+    def sum(self) -> NDArray[np.float64]:
+        """See `Updates.sum`."""
+        return torch.cat([column_sums(part, self.group) for part in self.parts]).numpy()[self.place]
+
+
+def exact_group(problem: Problem) -> int:
+    """Phones whose grid units float32 adds up without rounding."""
+    return min(GROUP, int(2**24 / (problem.local.clip_norm * problem.scale)))
+
+
+@contextmanager
+def one_thread_an_operation() -> Iterator[int]:
+    """Yields torch's number of threads, for that many workers; each calls torch.set_num_threads(1) as it begins."""
+    own = torch.get_num_threads()
+    try:
+        yield own
+    finally:
+        torch.set_num_threads(own)  # a worker also set what threads started later would have
 
 
 def column_sums(part: Tensor, group: int) -> Tensor:

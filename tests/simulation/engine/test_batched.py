@@ -19,7 +19,7 @@ from fl_client.update import encode_rows
 from model.contract.plan import LocalTraining
 from model.errors import UpdateError
 from simulation.engine import additive, mlp
-from simulation.engine.batched import BatchedEngine
+from simulation.engine.batched import BatchedEngine, trainer_of
 from simulation.engine.problem import Columns, Dense, Hats, Problem, Rows
 from simulation.engine.tally import encode_parts
 
@@ -147,6 +147,25 @@ def test_one_round_equals_a_float64_loop(kind: str, local: LocalTraining) -> Non
         np.testing.assert_allclose(trained.norms, norms, rtol=CLOSE, atol=1e-9)
         assert off(trained.raw, raw[:9]) <= CLOSE
         assert np.abs(trained.units - units[:9]).max() <= 1 + CLOSE * np.abs(units).max()
+
+
+@pytest.mark.parametrize("chunk", [1, 7, None])
+def test_bags_equal_a_float64_loop(chunk: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(additive, "MANY_ROWS", 1)
+    problem = problem_of("hats", LOCALS["one step"])
+    assert type(trainer_of(problem)).__name__ == "Bags"
+    raw = loop(problem)
+    units, norms = encode_rows(raw.copy(), problem.local.clip_norm, SCALE)
+    trained = BatchedEngine(chunk).solve(problem, 9)
+    assert off(trained.sum, units.sum(axis=0)) <= CLOSE
+    assert off(BatchedEngine(chunk).plain(problem), raw.sum(axis=0)) <= CLOSE
+    np.testing.assert_allclose(trained.norms, norms, rtol=CLOSE, atol=1e-9)
+    assert off(trained.raw, raw[:9]) <= CLOSE
+    one, two = (BatchedEngine(chunk, threads).solve(problem) for threads in (1, 2))
+    np.testing.assert_array_equal(one.sum, two.sum)
+    broken = replace(problem, local=replace(problem.local, learning_rate=1e39))
+    with np.errstate(all="ignore"), pytest.raises(UpdateError, match="NaN"):
+        BatchedEngine(chunk).solve(broken)
 
 
 @pytest.mark.parametrize("kind", ["dense", "hats"])
