@@ -151,7 +151,7 @@ trainings = st.builds(
     ),
     st.integers(1, 4),
     st.booleans(),
-    st.sampled_from([0.001, 0.1, 0.5]),
+    st.sampled_from([0.001, 0.02, 0.1]),  # at 0.5, a hundred steps on single rows make any rounding grow
     st.integers(0, 20),
     st.sampled_from([0.0, 0.2]),
     st.sampled_from([0.01, 1.0]),

@@ -67,36 +67,35 @@ struct MlpTrainer {
             const float *a = inputs_of(l), *w = at + layer.weights;
             float *h = inputs_of(l + 1);
             product(Forward{a, w, h, layer.stride, layer.lanes, next.stride, layer.in}, m, layer.lanes);
-            for (int64_t r = 0; r < m; ++r, h += next.stride) {
-                for (int64_t i = 0; i < layer.lanes; i += LANES) store(h + i, vtanh(load(h + i)));
-                h[layer.out] = 1;
-            }
+            for (int64_t r = 0; r < m; ++r) h[r * next.stride + layer.out] = 1;
         }
     }
 
     // Layer by layer down, and by groups of a layer's inputs: their weights are transposed, updated, and used no more.
+    // The first transposition comes before the errors, which wait for the logits.
     void backward(const float *at, const Piece &piece, const Settle &settle) {
-        const int64_t m = piece.count;
-        head(at, m, (float)(-shared->local->rate / (double)piece.batch), settle);
-        for (int64_t l = shared->layers - 2; l >= 0; --l) {
+        const int64_t m = piece.count, top = shared->layers - 2;
+        find_slopes(at, m, (float)(-shared->local->rate / (double)piece.batch));
+        if (top == 0) head(at, m, settle);
+        for (int64_t l = top; l > 0; --l) {
             const Layer &layer = shared->layer[l];
             const int64_t dz_stride = shared->layer[l + 1].stride, inside = padded(layer.in);
             const float *dz = inputs_of(l + 1);
-            float *h = inputs_of(l);
-            if (l == 0) {
-                update(h, layer.stride, dz, dz_stride, m, layer.weights, layer.in + 1, layer.lanes, settle);
-                break;
-            }
             for (int64_t from = 0; from < inside; from += TURNED) {
                 const int64_t wide = from + TURNED < inside ? TURNED : inside - from;
                 const bool last = from + wide == inside;  // the biases are updated with the last group
                 const int64_t rows = last ? layer.in + 1 - from : wide, place = from * layer.lanes;
                 const float *back = shared->turned + layer.turned + place;
                 if (at != shared->sent) shared->turn_group(at, l, from, wide, turned), back = turned;
-                update(h + from, layer.stride, dz, dz_stride, m, layer.weights + place, rows, layer.lanes, settle);
-                product(Backward{dz, back, h + from, dz_stride, wide, layer.stride, layer.out}, m, wide);
+                if (l == top && from == 0) head(at, m, settle);
+                float *h = inputs_of(l) + from;
+                update({h, dz, layer.stride, dz_stride, m, layer.weights + place, layer.lanes, settle}, rows,
+                       layer.lanes);
+                product(Backward{dz, back, h, dz_stride, wide, layer.stride, layer.out}, m, wide);
             }
         }
+        const Layer &first = shared->layer[0], &next = shared->layer[1];
+        update({inputs, inputs_of(1), first.stride, next.stride, m, 0, first.lanes, settle}, first.in + 1, first.lanes);
     }
 
     // A piece of a batch that is too long for the scratch: pieces are summed in float64, then settle as one.
@@ -109,19 +108,27 @@ struct MlpTrainer {
         for (int64_t i = 0; i < shared->lanes; i += LANES) settle.vector(i, load(whole + i));
     }
 
-    // The last layer: logits, slopes of the loss by them, update, and the errors of the layer before in place of its h.
-    void head(const float *at, int64_t m, float rate, const Settle &settle) {
+    // Slopes of the loss by the logits, times -rate / batch: what an update is made of.
+    void find_slopes(const float *at, int64_t m, float rate) {
+        const Layer &layer = shared->layer[shared->layers - 1];
+        const float *w = at + layer.weights, *h = inputs_of(shared->layers - 1);
+        for (int64_t r = 0; r < m; r += 4) {
+            vf sums[4] = {};
+            for (int64_t i = 0; i < layer.lanes; i += LANES)
+#pragma GCC unroll 4
+                for (int j = 0; j < 4; ++j) sums[j] += load(h + (r + j) * layer.stride + i) * load(w + i);
+            four_totals(sums[0], sums[1], sums[2], sums[3], slopes + r);
+        }
+        for (int64_t r = 0; r < m; r += LANES)
+            store(slopes + r, (0.5f * vtanh(0.5f * load(slopes + r)) + 0.5f - load(labels + r)) * rate);
+    }
+
+    // The last layer's update, and the errors of the layer before in place of its outputs.
+    void head(const float *at, int64_t m, const Settle &settle) {
         const Layer &layer = shared->layer[shared->layers - 1];
         const int64_t stride = layer.stride, hidden = padded(layer.in);
         const float *w = at + layer.weights;
         float *h = inputs_of(shared->layers - 1);
-        for (int64_t r = 0; r < m; ++r) {
-            vf sum = vf{};
-            for (int64_t i = 0; i < layer.lanes; i += LANES) sum += load(h + r * stride + i) * load(w + i);
-            slopes[r] = lanes_total(sum);
-        }
-        for (int64_t r = 0; r < m; r += LANES)
-            store(slopes + r, (0.5f * vtanh(0.5f * load(slopes + r)) + 0.5f - load(labels + r)) * rate);
         for (int64_t i = 0; i < hidden; i += LANES) {
             const vf weight = load(w + i);
             vf sum = vf{};

@@ -36,7 +36,7 @@ struct MlpShared {
         grid.set(local, model->dimension, lanes, place);
         return 0;
     }
-    // Weights of a group of a layer's inputs the other way round, for errors to flow back through: `out` rows of `wide`.
+    // Weights of a group of a layer's inputs, transposed for errors to flow back through: `lanes` rows of `wide`.
     void turn_group(const float *model_lanes, int64_t l, int64_t from, int64_t wide, float *to) const {
         const Layer &at = layer[l];
         const int64_t rows = from + wide < at.in ? wide : at.in - from;
@@ -81,7 +81,7 @@ struct MlpShared {
             input_lanes += at.stride;
         }
         chunk = CHUNK_BYTES / (int64_t)sizeof(float) / input_lanes;
-        chunk = chunk < 16 ? 16 : chunk > 128 ? 128 : chunk;
+        chunk = chunk < 16 ? 16 : chunk > 128 ? 128 : chunk / 4 * 4;
         for (int64_t i = 0; i < phones->count; ++i)
             if (phones->counts[i] > most_rows) most_rows = phones->counts[i];
     }

@@ -1,4 +1,4 @@
-// What an MLP needs of one vector: tanh, the sum of a row, and 16 x 16 (LANES x LANES) transposes.
+// What an MLP needs of vectors: tanh, sums of lanes, transposes.
 
 // 1 / q, to a unit or two in the last place.
 PS_INLINE vf quotient(vf p, vf q) {
@@ -11,8 +11,8 @@ PS_INLINE vf quotient(vf p, vf q) {
 #endif
 }
 
-// tanh by an odd rational function fitted to it on [-7.9, 7.9], where it is within 1.3e-7 of its value; beyond, tanh is 1
-// but for 2.8e-7. NaN stays NaN.
+// tanh by an odd rational function fitted to it on [-7.9, 7.9], where it errs by 1.3e-7 of its value at most; beyond,
+// tanh is 1 but for 2.8e-7.
 PS_INLINE vf vtanh(vf x) {
 #if PS_LANES == 16
     x = (vf)_mm512_range_ps((__m512)x, (__m512)splat(7.9f), 2);  // the smaller in size, with the sign of x
@@ -33,18 +33,25 @@ PS_INLINE vf vtanh(vf x) {
     return quotient(x * p, q);
 }
 
-// Sum of the lanes by halves.
-PS_INLINE float lanes_total(vf value) {
+// The sums of the lanes of four vectors.
+PS_INLINE void four_totals(vf a, vf b, vf c, vf d, float *to) {
 #if PS_LANES == 16
-    return _mm512_reduce_add_ps((__m512)value);
+    const __m512 ab = _mm512_unpacklo_ps((__m512)a, (__m512)b) + _mm512_unpackhi_ps((__m512)a, (__m512)b);
+    const __m512 cd = _mm512_unpacklo_ps((__m512)c, (__m512)d) + _mm512_unpackhi_ps((__m512)c, (__m512)d);
+    const __m512d low = _mm512_unpacklo_pd((__m512d)ab, (__m512d)cd);
+    const __m512d high = _mm512_unpackhi_pd((__m512d)ab, (__m512d)cd);
+    const __m512 all = (__m512)low + (__m512)high;  // each quarter: a part of the sums of a, b, c, d
+    const __m128 left = _mm512_extractf32x4_ps(all, 0) + _mm512_extractf32x4_ps(all, 1);
+    _mm_storeu_ps(to, left + (_mm512_extractf32x4_ps(all, 2) + _mm512_extractf32x4_ps(all, 3)));
 #else
-    return total(value);
+    to[0] = total(a), to[1] = total(b), to[2] = total(c), to[3] = total(d);
 #endif
 }
 
 // to[c * to_stride + r] = from[r * from_stride + c] for a square of LANES; rows from `valid` on count as 0.
 // In log2(LANES) rounds of perfect shuffles.
-static __attribute__((noinline)) void turn_square(const float *from, int64_t from_stride, int64_t valid, float *to, int64_t to_stride) {
+static __attribute__((noinline)) void turn_square(const float *from, int64_t from_stride, int64_t valid, float *to,
+                                                  int64_t to_stride) {
     vi low, high;
     for (int i = 0; i < LANES; ++i) {
         low[i] = i / 2 + (i % 2) * LANES;

@@ -12,7 +12,7 @@ enum Mode { ONLY, FIRST, MIDDLE, LAST };
 
 struct Settle {
     Mode mode;
-    float keep;         // what FedProx leaves of the delta in a step
+    float pull;         // of FedProx: a step adds so many times the delta to it
     const float *sent;  // model of the round
     float *weights;     // model of the phone
     float *delta;
@@ -20,7 +20,7 @@ struct Settle {
     template <Mode M> PS_INLINE void one(const Settle &to, int64_t at, vf update) {
         if (M == MIDDLE || M == LAST) {
             const vf delta = load(to.delta + at);
-            update += delta * to.keep;
+            update += delta * to.pull;
             store(to.delta + at, delta + update);
         } else
             store(to.delta + at, update);
@@ -37,7 +37,8 @@ struct Settle {
 
 // sums[r][v] += over k of a[r * a_row + k * a_step] * b[k * b_stride + v]
 template <int R, int V>
-PS_INLINE void multiply(vf (&sums)[R][V], const float *a, int64_t a_row, int64_t a_step, const float *b, int64_t b_stride, int64_t depth) {
+PS_INLINE void multiply(vf (&sums)[R][V], const float *a, int64_t a_row, int64_t a_step, const float *b,
+                        int64_t b_stride, int64_t depth) {
     for (int64_t k = 0; k < depth; ++k) {
         vf operand[V];
 #pragma GCC unroll 4
@@ -54,7 +55,7 @@ PS_INLINE void multiply(vf (&sums)[R][V], const float *a, int64_t a_row, int64_t
 }
 
 // One product of a round: what it reads and where it goes.
-struct Forward {  // h = tanh(a w + bias), bias the row after the last of w
+struct Forward {  // h = tanh(a w + bias), bias the row after the last of w; tanh on the sums where they are
     const float *a, *w;
     float *h;
     int64_t a_stride, w_stride, h_stride, depth;
@@ -72,7 +73,7 @@ struct Forward {  // h = tanh(a w + bias), bias the row after the last of w
 #pragma GCC unroll 16
         for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
-            for (int v = 0; v < V; ++v) store(h + r * stride + v * LANES, sums[r][v]);
+            for (int v = 0; v < V; ++v) store(h + r * stride + v * LANES, vtanh(sums[r][v]));
     }
 };
 
@@ -123,7 +124,8 @@ template <Mode M> struct Update {
     }
 };
 
-template <class Product, int R, int V> PS_INLINE void pick_rows(const Product &of, int64_t rows, int64_t row, int64_t column) {
+template <class Product, int R, int V>
+PS_INLINE void pick_rows(const Product &of, int64_t rows, int64_t row, int64_t column) {
     if constexpr (R > 1) {
         if (rows < R) return pick_rows<Product, R - 1, V>(of, rows, row, column);
     }
@@ -158,9 +160,12 @@ template <class Product> static void product(const Product &of, int64_t rows, in
 }
 
 // inputs^T dz (rows x lanes, summed over depth rows of a batch) in the mode of `settle`.
-static void update(const float *a, int64_t a_stride, const float *dz, int64_t dz_stride, int64_t depth, int64_t place, int64_t rows, int64_t lanes, const Settle &settle) {
-    if (settle.mode == ONLY) return product(Update<ONLY>{a, dz, a_stride, dz_stride, depth, place, lanes, settle}, rows, lanes);
-    if (settle.mode == FIRST) return product(Update<FIRST>{a, dz, a_stride, dz_stride, depth, place, lanes, settle}, rows, lanes);
-    if (settle.mode == MIDDLE) return product(Update<MIDDLE>{a, dz, a_stride, dz_stride, depth, place, lanes, settle}, rows, lanes);
-    product(Update<LAST>{a, dz, a_stride, dz_stride, depth, place, lanes, settle}, rows, lanes);
+template <Mode M> PS_INLINE void update_by(const Update<ONLY> &of, int64_t rows, int64_t lanes) {
+    product(Update<M>{of.a, of.dz, of.a_stride, of.dz_stride, of.depth, of.place, of.w_stride, of.settle}, rows, lanes);
+}
+static void update(const Update<ONLY> &of, int64_t rows, int64_t lanes) {
+    if (of.settle.mode == ONLY) return update_by<ONLY>(of, rows, lanes);
+    if (of.settle.mode == FIRST) return update_by<FIRST>(of, rows, lanes);
+    if (of.settle.mode == MIDDLE) return update_by<MIDDLE>(of, rows, lanes);
+    update_by<LAST>(of, rows, lanes);
 }
