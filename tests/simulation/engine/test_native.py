@@ -236,7 +236,5 @@ def test_a_bundle_elsewhere_really_loads_it(tmp_path: Path) -> None:
 
 
 def test_one_line_says_which_engine() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "simulation.engine"], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-m", "simulation.engine"], capture_output=True, text=True, check=True)
     assert re.fullmatch(r"PocketScore engine: (native|batched): .+\n", done.stdout)
