@@ -107,7 +107,7 @@ class Peak:
 
 
 def additive(phones: int, rows: float, features: int = 40, knots: int = 16, levels: int = 255) -> Problem:
-    """The additive model on `features` features at rest as one byte each, one local epoch; columns like W's counts."""
+    """The additive model on features of one byte each, trained as plans train it: one step of all a phone's rows."""
     from engines.workload import Workload, draw
 
     data = draw(Workload(phones, rows, 1))
@@ -128,7 +128,8 @@ def additive(phones: int, rows: float, features: int = 40, knots: int = 16, leve
     rows_ = Hats(codes, start, *tables, sizes, blocks, np.tile(mean, features), 1.0)
     theta = np.zeros(rows_.width + 1, np.float32)
     whole = replace(data, theta=theta, workload=replace(data.workload, hidden=()))
-    return population(whole, rows_)
+    one_step = LocalTraining(1, whole.workload.rate, 0, 0.0, CLIP)
+    return replace(population(whole, rows_), local=one_step)
 
 
 def bytes_at_rest(data: Data, codes: NDArray[np.uint8]) -> Problem:
