@@ -132,7 +132,7 @@ def workload(local: LocalTraining = EPOCH, phones: int = 40) -> Problem:
 
 def apart(found: NDArray[np.float64 | np.int64], wanted: Vector) -> float:
     """Relative distance; 0 for two zeros."""
-    return float(np.linalg.norm(found - wanted) / max(np.linalg.norm(wanted), 1e-300))
+    return float(np.linalg.norm(found - wanted)) / max(float(np.linalg.norm(wanted)), 1e-300)
 
 
 shapes = st.fixed_dictionaries(
@@ -259,9 +259,9 @@ def test_codes_are_the_rows_they_stand_for() -> None:
 
 
 def test_saturated_units_stay_right() -> None:
-    problem = made(9, local=STEPS)
-    problem = replace(problem, flat=problem.flat * np.float32(8))
-    assert apart(NativeEngine().plain(problem), oracle(problem)[0].sum(axis=0)) <= 4e-6
+    problem = made(9, local=EPOCH)
+    problem = replace(problem, flat=problem.flat * np.float32(6))
+    assert apart(NativeEngine().plain(problem), oracle(problem)[0].sum(axis=0)) <= 2e-6
 
 
 def test_no_phones_and_no_rows() -> None:
@@ -307,7 +307,7 @@ def test_tables_that_do_not_fit_are_refused() -> None:
         replace(rows, table=rows.table + (1 << 62)),
         replace(rows, values=rows.values[:0]),
         replace(rows, table=rows.table[:-1]),
-        replace(rows, codes=rows.codes.astype(np.int64)),
+        replace(rows, codes=rows.codes.astype(np.int64)),  # type: ignore[arg-type]
     ]
     for each in wrong:
         with pytest.raises(RoundError):

@@ -17,21 +17,28 @@ struct Settle {
     float *weights;     // model of the phone
     float *delta;
 
-    template <Mode M> PS_INLINE void one(const Settle &to, int64_t at, vf update) {
-        if (M == MIDDLE || M == LAST) {
-            const vf delta = load(to.delta + at);
-            update += delta * to.pull;
-            store(to.delta + at, delta + update);
-        } else
-            store(to.delta + at, update);
-        if (M == FIRST) store(to.weights + at, load(to.sent + at) + update);
-        if (M == MIDDLE) store(to.weights + at, load(to.weights + at) + update);
+    // What the sums of an update start from: the delta itself if nothing else needs them alone.
+    template <Mode M> PS_INLINE vf from(const Settle &to, int64_t at) { return M == LAST ? load(to.delta + at) : vf{}; }
+    template <Mode M> PS_INLINE void one(const Settle &to, int64_t at, vf sum) {
+        store(to.delta + at, M == MIDDLE ? load(to.delta + at) + sum : sum);
+        if (M == FIRST) store(to.weights + at, load(to.sent + at) + sum);
+        if (M == MIDDLE) store(to.weights + at, load(to.weights + at) + sum);
     }
-    void vector(int64_t at, vf update) const {
-        if (mode == ONLY) return one<ONLY>(*this, at, update);
-        if (mode == FIRST) return one<FIRST>(*this, at, update);
-        if (mode == MIDDLE) return one<MIDDLE>(*this, at, update);
-        one<LAST>(*this, at, update);
+    void vector(int64_t at, vf sum) const {
+        if (pull != 0) pull_back(at, at + LANES);
+        if (mode == ONLY) return one<ONLY>(*this, at, sum);
+        if (mode == FIRST) return one<FIRST>(*this, at, sum);
+        if (mode == MIDDLE) return one<MIDDLE>(*this, at, sum);
+        one<LAST>(*this, at, sum + from<LAST>(*this, at));
+    }
+    // FedProx on lanes that are about to be updated.
+    void pull_back(int64_t at, int64_t end) const {
+        if (mode == ONLY || mode == FIRST) return;
+        for (; at < end; at += LANES) {
+            const vf back = load(delta + at) * pull;
+            store(delta + at, load(delta + at) + back);
+            store(weights + at, load(weights + at) + back);
+        }
     }
 };
 
@@ -109,14 +116,14 @@ template <Mode M> struct Update {
     Settle settle;
 
     template <int R, int V> static void tile(const Update &of, int64_t row, int64_t column) {
+        const Settle to = of.settle;
+        const int64_t stride = of.w_stride, at = of.place + row * stride + column;
         vf sums[R][V];
 #pragma GCC unroll 16
         for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
-            for (int v = 0; v < V; ++v) sums[r][v] = vf{};
+            for (int v = 0; v < V; ++v) sums[r][v] = Settle::from<M>(to, at + r * stride + v * LANES);
         multiply<R, V>(sums, of.a + row, 1, of.a_stride, of.dz + column, of.dz_stride, of.depth);
-        const Settle to = of.settle;
-        const int64_t stride = of.w_stride, at = of.place + row * stride + column;
 #pragma GCC unroll 16
         for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
@@ -164,6 +171,7 @@ template <Mode M> PS_INLINE void update_by(const Update<ONLY> &of, int64_t rows,
     product(Update<M>{of.a, of.dz, of.a_stride, of.dz_stride, of.depth, of.place, of.w_stride, of.settle}, rows, lanes);
 }
 static void update(const Update<ONLY> &of, int64_t rows, int64_t lanes) {
+    if (of.settle.pull != 0) of.settle.pull_back(of.place, of.place + rows * lanes);
     if (of.settle.mode == ONLY) return update_by<ONLY>(of, rows, lanes);
     if (of.settle.mode == FIRST) return update_by<FIRST>(of, rows, lanes);
     if (of.settle.mode == MIDDLE) return update_by<MIDDLE>(of, rows, lanes);
