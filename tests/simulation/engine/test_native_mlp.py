@@ -260,7 +260,7 @@ def test_codes_are_the_rows_they_stand_for() -> None:
 
 def test_saturated_units_stay_right() -> None:
     problem = made(9, local=EPOCH)
-    problem = replace(problem, flat=problem.flat * np.float32(6))
+    problem = replace(problem, flat=problem.flat * np.float32(4))
     assert apart(NativeEngine().plain(problem), oracle(problem)[0].sum(axis=0)) <= 2e-6
 
 
