@@ -10,12 +10,6 @@
 #else
 #define PS_X86 0
 #endif
-#if defined(__x86_64__) && !defined(PS_PORTABLE)  // PS_PORTABLE: as on any other processor
-#define PS_X86 1
-#include <immintrin.h>
-#else
-#define PS_X86 0
-#endif
 
 #include "parallel.hpp"
 #include "round.hpp"
