@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from model.contract.plan import LocalTraining, ModelChoice, PrivacyPlan, ServerOptimiser, TrainingPlan
 from model.errors import BudgetError, InputError
 from model.policy.rules import load_pack, require_allowed
-from model.privacy.accountant import calibrate, default_delta, released
+from model.privacy.accountant import MAX_DELTA, calibrate, default_delta, released
 from model.privacy.mechanism import GaussianRelease
 from model.risk.knots import histogram_sensitivity
 from model.risk.schema import Schema
@@ -63,8 +63,10 @@ class Options:
                 f"--noise {self.noise:g} is neither 0 nor within {LEAST_NOISE:g} to {MOST_NOISE:g}; "
                 "15 is usual for full rounds"
             )
-        if self.delta is not None and not LEAST_DELTA <= self.delta < 1:
-            raise InputError(f"--delta {self.delta:g} is outside {LEAST_DELTA:g} to 1; leave it out if unsure")
+        if self.delta is not None and not LEAST_DELTA <= self.delta <= MAX_DELTA:
+            raise InputError(
+                f"--delta {self.delta:g} is not within {LEAST_DELTA:g} to {MAX_DELTA:g}; leave it out if unsure"
+            )
         if self.model not in MODELS:
             raise InputError(f"--model {self.model!r} is unknown; use {' or '.join(MODELS)}")
         if not 1 <= self.rounds <= 1000:

@@ -143,7 +143,7 @@ def _time(summary: Mapping[str, Any]) -> Table:
     stages = ", ".join(f"{name} {spent:.1f}" for name, spent in summary["seconds"].items() if name != "total")
     table.add_row("seconds", f"{summary['seconds']['total']:.1f}", stages)
     rate = engine["updates_per_second"]
-    table.add_row("phone-updates a second", f"{rate:,.0f}" if rate else "–", f"engine {engine['name']}")
+    table.add_row("phone-updates a second", f"{rate:,.0f}" if rate else "–", f"engine {engine['why']}")
     table.add_row("peak memory", f"{summary['peak_rss_mb']:,.0f} MB", f"{summary['phones']:,} phones")
     return table
 

@@ -96,6 +96,8 @@ def _train_and_release(
         )
     with clock("bias"):
         reached = reach.measure(plan, source.data, request.options, record.tallies, place.private / "bias")
+    if reached is None:
+        del clock.seconds["bias"]
     with clock("release"):
         watchers = observers(plan.privacy.charges, plan.privacy.delta, plan.privacy.mode)
         held = source.data.split()[1]

@@ -96,7 +96,7 @@ def opened(out: Path, request: Mapping[str, Any], *, overwrite: bool = False) ->
         _leave(place)
         raise
     except BaseException:
-        _leave(place, unless=place.federation / BLOCKS)
+        _leave(place, interrupted=True)
         raise
     finally:
         place.lock.unlink(missing_ok=True)
@@ -143,12 +143,12 @@ def _lock(path: Path, out: Path) -> int:
         os.close(descriptor)
 
 
-def _leave(place: RunFolder, unless: Path | None = None) -> None:
+def _leave(place: RunFolder, *, interrupted: bool = False) -> None:
     """Nothing to resume and nothing spent: a refused run leaves no folder, so a mended command starts afresh.
 
-    An interrupted one keeps the phones it has made, which lie in `unless`.
+    An interrupted one keeps the phones it has made: all of them, or the blocks that are there.
     """
-    if unless is not None and any(unless.glob("*.npz")):
+    if interrupted and (place.data.exists() or any((place.federation / BLOCKS).glob("*.npz"))):
         return
     if place.partial.exists() and not (place.federation / LEDGER).exists():
         shutil.rmtree(place.partial, ignore_errors=True)

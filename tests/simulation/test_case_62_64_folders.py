@@ -145,6 +145,15 @@ def test_case_63_phones_that_were_made_are_kept_when_interrupted_and_removed_whe
         assert (place.federation / BLOCKS / "block-000000.npz").read_bytes() == b"made"
 
 
+def test_case_63_all_the_phones_are_kept_when_interrupted_before_the_first_charge(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    for error, kept in ((KeyboardInterrupt(), True), (RunError("refused"), False)):
+        with pytest.raises(type(error)), opened(out, REQUEST) as place:
+            place.data.mkdir(parents=True, exist_ok=True)
+            raise error
+        assert place.data.exists() is kept
+
+
 @pytest.mark.integration
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_case_63_interrupt_resumes(

@@ -11,7 +11,7 @@ from model.errors import InputError, PolicyError
 from model.privacy.accountant import default_delta, epsilon, released
 from model.risk.schema import Feature, Schema
 from simulation.dataset import Dataset, holdout_by_id, holdout_share
-from simulation.planning import MIN_COHORT, Options, build_plan, cohort_share, server_optimiser
+from simulation.planning import MIN_COHORT, Options, build_plan, cohort_share, delta_of, server_optimiser
 from simulation.small import small_dataset
 
 NOW = 1_790_000_000
@@ -128,9 +128,9 @@ def test_delta_may_be_smaller_than_the_default_and_not_larger() -> None:
     assert (plain.delta, strict.delta) == (default_delta(phones), 1e-10)
     noise = [{c.name: c.noise_multiplier for c in privacy.charges}["training"] for privacy in (plain, strict)]
     assert noise[0] < noise[1] and released(strict.charges, 1e-10) <= 1.5
-    with pytest.raises(InputError, match=f"above {plain.delta:g}, the most for {phones} phones"):
-        build_plan(data, Options(delta=plain.delta * 2), unit="phone", now=NOW)
-    for delta in (0.0, -1e-9, 1.0, 1e-16, float("nan")):
+    with pytest.raises(InputError, match="above 3e-06, the most for 100000 phones"):
+        delta_of(Options(delta=1e-5), 100_000)
+    for delta in (0.0, -1e-9, 2e-5, 1.0, 1e-16, float("nan")):
         with pytest.raises(InputError, match="--delta"):
             Options(delta=delta)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import struct
 from ctypes import POINTER, c_double, c_int32, c_int64, c_uint64, c_void_p
 from functools import lru_cache
 from importlib.metadata import distributions
@@ -21,6 +22,7 @@ from model.errors import RunError
 ABI = 1  # changes with the layout or the meaning of anything in src/round.hpp
 ISAS = ("baseline", "AVX2", "AVX-512")
 BUILD = "python setup.py build_ext --inplace"
+_ELF64 = struct.Struct("<40sQ10xHH2x")  # e_shoff, e_shentsize and e_shnum of the file's header
 _PLACE = Path("simulation", "engine", "native")
 
 
@@ -166,6 +168,8 @@ def places() -> list[Path]:
 
 def _open(path: Path) -> Any:
     again = f"build it again by `{BUILD}`"
+    if _cut(path):
+        raise RunError(f"{path.name} is cut off; {again}")
     try:
         functions = ctypes.CDLL(str(path))
         version = int(functions.ps_abi())
@@ -181,6 +185,19 @@ def _open(path: Path) -> Any:
     if not fit:
         raise RunError(f"the compiled kernel's structures are laid out in another way; {again}")
     return functions
+
+
+def _cut(path: Path) -> bool:
+    """Whether an ELF file ends before its own section table: loading one would end the process, not raise."""
+    try:
+        with open(path, "rb") as file:
+            head, size = file.read(_ELF64.size), path.stat().st_size
+    except OSError:
+        return False  # the loader says it better
+    if len(head) < _ELF64.size or not head.startswith(b"\x7fELF\x02\x01"):
+        return head.startswith(b"\x7fELF") and len(head) < _ELF64.size
+    _, place, each, number = _ELF64.unpack(head)
+    return bool(place + each * number > size)
 
 
 def _declare(functions: Any) -> None:

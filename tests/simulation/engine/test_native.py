@@ -26,7 +26,7 @@ from simulation.engine.batched import BatchedEngine
 from simulation.engine.choice import choose
 from simulation.engine.native import library as module
 from simulation.engine.native.engine import NativeEngine, default_threads
-from simulation.engine.native.library import ABI, Library, available, library, places
+from simulation.engine.native.library import ABI, Library, _cut, available, library, places
 from simulation.engine.protocol import Crowd
 from simulation.engine.reference import ReferenceEngine
 from simulation.small import small_dataset, small_plan
@@ -181,6 +181,16 @@ def test_another_processor_compiles_the_baseline(tmp_path: Path) -> None:
     built = tmp_path / "portable.so"
     subprocess.run([COMPILER, *flags, "-o", built, *SOURCE.glob("*.cpp")], check=True)
     assert Library(built).best_isa == 0
+
+
+@pytest.mark.parametrize("share", [0.01, 0.5, 0.999])
+def test_a_library_that_was_cut_off_is_refused_before_it_is_loaded(tmp_path: Path, share: float) -> None:
+    whole = compiled(tmp_path, 'extern "C" int ps_abi(void) { return 0; }')
+    content = whole.read_bytes()
+    assert not _cut(whole)
+    (tmp_path / "part.so").write_bytes(content[: int(share * len(content))])
+    with pytest.raises(RunError, match="is cut off; build it again"):
+        Library(tmp_path / "part.so")
 
 
 def test_what_is_no_library_is_refused(tmp_path: Path) -> None:
