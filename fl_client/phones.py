@@ -77,7 +77,11 @@ def coins(ids: NDArray[np.uint64], key: int, round_: int, participation: float) 
 
 def segments(offsets: NDArray[np.int64], chosen: NDArray[np.int64]) -> Segments:
     """(row numbers, new offsets) of the chosen phones, in order."""
-    first, counts = offsets[chosen], offsets[chosen + 1] - offsets[chosen]
+    return rows_of(offsets[chosen], offsets[chosen + 1] - offsets[chosen])
+
+
+def rows_of(first: NDArray[np.int64], counts: NDArray[np.int64]) -> Segments:
+    """(row numbers, new offsets) of phones that own `counts` rows from `first` on, in order."""
     fresh = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     rows = np.repeat(first - fresh[:-1], counts) + np.arange(fresh[-1], dtype=np.int64)
     return rows, fresh

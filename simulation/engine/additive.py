@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from fl_client.batches import steps_of
 from fl_client.update import encode_rows
 from model.errors import RoundError
-from simulation.engine.chunks import processors
 from simulation.engine.problem import Hats, Problem
 from simulation.engine.schedule import Schedule
 from simulation.engine.space import Space
+from simulation.processors import default_threads
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -118,7 +118,7 @@ class Additive:
     def threads(self) -> Iterator[int]:
         """What OMP_NUM_THREADS grants, or every processor."""
         _ = self._scores if self._small else None  # once, before the threads ask for it
-        yield processors()
+        yield default_threads()
 
     def begin(self) -> None:
         """Nothing to prepare."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -98,9 +97,3 @@ def over(work: Iterator[Ints], threads: int, one: Callable[[Ints, Space], None],
     with ThreadPoolExecutor(threads, initializer=begin) as pool:
         for done in [pool.submit(worker) for _ in range(threads)]:
             done.result()
-
-
-def processors() -> int:
-    """Threads that OMP_NUM_THREADS grants, or the processors this process may use."""
-    granted = os.environ.get("OMP_NUM_THREADS", "")
-    return int(granted) if granted.isdigit() and int(granted) else len(os.sched_getaffinity(0))

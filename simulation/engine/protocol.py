@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fl_client.phones import Task
+from fl_client.phones import Task, rows_of
 from simulation.coded import Coded
 
 Ints = NDArray[np.int64]
@@ -48,13 +48,6 @@ class Crowd:
     def rows(self) -> tuple[Ints, Ints]:
         """(row numbers (n,) phone after phone, offsets (P+1,) into them)."""
         return rows_of(self.first, self.counts)
-
-
-def rows_of(first: Ints, counts: Ints) -> tuple[Ints, Ints]:
-    """(row numbers of phones that own `counts` rows from `first` on, offsets (P+1,) into them)."""
-    fresh = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    rows = np.repeat(first - fresh[:-1], counts) + np.arange(fresh[-1], dtype=np.int64)
-    return rows, fresh
 
 
 @dataclass(frozen=True)

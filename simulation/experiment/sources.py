@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from simulation.experiment.folder import BLOCKS
 from simulation.experiment.request import Progress, Request
 from simulation.population.generate import PROTECTED_VALUES, Population
 from simulation.population.rest import at_rest
+from simulation.processors import processors
 from simulation.table import read_table
 
 ABOUT = "source.json"
@@ -72,7 +72,7 @@ def _population(request: Request, blocks: Path, progress: Progress) -> Source:
 
 def processes() -> int:
     """How many processes make phones: one a core this process may use, at least two."""
-    return max(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 2)
+    return max(processors(), 2)
 
 
 def _table(request: Request) -> Source:

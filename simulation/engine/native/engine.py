@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from simulation.engine.inputs import problem_of
 from simulation.engine.native.library import ISAS, Additive, Answer, Library, Local, Mlp, Phones, library
 from simulation.engine.problem import Columns, Dense, Hats, Problem
 from simulation.engine.protocol import Crowd, Trained
+from simulation.processors import default_threads
 
 Array = NDArray[Any]
 MAX_FEATURES = 1 << 16
@@ -82,13 +82,6 @@ class NativeEngine:
         model = make(**numbers, **_addresses(arrays))
         status = self.library.call(phones, asked, model, answer, self.threads, self.isa)
         _refuse(status, answer.failed)
-
-
-def default_threads() -> int:
-    """The processors this process may use, and no more than OMP_NUM_THREADS, which holds other engines too."""
-    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    wished = os.environ.get("OMP_NUM_THREADS", "")
-    return min(here, int(wished)) if wished.isdecimal() and int(wished) > 0 else here
 
 
 def _parts(problem: Problem) -> tuple[dict[str, Array], dict[str, float]]:

@@ -25,10 +25,11 @@ from simulation.coded import Coded
 from simulation.engine.batched import BatchedEngine
 from simulation.engine.choice import choose
 from simulation.engine.native import library as module
-from simulation.engine.native.engine import NativeEngine, default_threads
+from simulation.engine.native.engine import NativeEngine
 from simulation.engine.native.library import ABI, Library, _cut, available, library, places
 from simulation.engine.protocol import Crowd
 from simulation.engine.reference import ReferenceEngine
+from simulation.processors import default_threads
 from simulation.small import small_dataset, small_plan
 
 BUILT = available() is None
