@@ -7,11 +7,7 @@ namespace PS_NAMESPACE {
 #include "encode.hpp"
 #include "rounds.hpp"
 #include "additive.hpp"
-#if __has_include("mlp.hpp")
 #include "mlp.hpp"
-#else
-static int32_t mlp_round(const ps_phones *, const ps_local *, const ps_mlp *, ps_answer *, int32_t) { return 2; }
-#endif
 #include "peak.hpp"
 
 static const ps::Kernels kernels = {mlp_round, additive_round, fma_block};
