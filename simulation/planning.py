@@ -9,7 +9,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from model.contract.plan import LocalTraining, ModelChoice, PrivacyPlan, ServerOptimiser, TrainingPlan
+from model.contract.plan import LocalTraining, ModelChoice, ServerOptimiser, TrainingPlan
+from model.contract.promise import PrivacyPlan
 from model.errors import BudgetError, InputError
 from model.policy.rules import load_pack, require_allowed
 from model.privacy.accountant import MAX_DELTA, calibrate, default_delta, released

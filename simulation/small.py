@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from fl_client.phones import mix
-from model.contract.plan import LocalTraining, ModelChoice, PrivacyPlan, ServerOptimiser, TrainingPlan
+from model.contract.plan import LocalTraining, ModelChoice, ServerOptimiser, TrainingPlan
+from model.contract.promise import PrivacyPlan
 from model.privacy.mechanism import GaussianRelease
 from model.risk.knots import histogram_sensitivity
 from model.risk.schema import Feature, Schema

@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+from model.contract.promise import PrivacyPlan
 from model.contract.record import Record, check_types, require
 from model.errors import ContractError
-from model.privacy.mechanism import GaussianRelease
 from model.risk.schema import Schema
 
 DOMAIN = "plan/1"
-MODES = ("central", "off")
-RESERVED_MODES = ("helper", "pairwise", "local")
+AGGREGATIONS = ("mean", "median", "trimmed-mean", "multikrum", "rfa")
 TOPOLOGIES = ("field", "farm")
 MAX_ROUNDS = 10_000
 
@@ -87,32 +86,6 @@ class ServerOptimiser(Record):
 
 
 @dataclass(frozen=True)
-class PrivacyPlan(Record):
-    """The promise: mode, δ, ε budget, neighbour relation, unit, and every release that will be charged."""
-
-    mode: str
-    delta: float
-    epsilon_budget: float
-    relation: str
-    unit: str
-    charges: tuple[GaussianRelease, ...]
-    noise_source: str = "os"
-    grid_scale: int = 1 << 20
-
-    def check(self) -> None:
-        """ContractError for a mode that is not built, an unknown word, or a number out of its range."""
-        require(self.mode not in RESERVED_MODES, f"the privacy mode {self.mode!r} is not built yet; use central")
-        require(self.mode in MODES, f"the privacy mode {self.mode!r} is unknown; use central")
-        require(0 < self.delta < 1, f"delta {self.delta} is outside 0 to 1; choose at most N to the power -1.1")
-        require(self.epsilon_budget > 0, f"the epsilon budget {self.epsilon_budget} is not positive; choose another")
-        require(self.relation == "zero-out", f"the relation {self.relation!r} is unknown; use zero-out")
-        require(self.unit in ("phone", "row"), f"the privacy unit {self.unit!r} is unknown; use phone or row")
-        require(self.noise_source in ("os", "test-seeded"), f"the noise source {self.noise_source!r} is odd; use os")
-        require(1 <= self.grid_scale <= 1 << 40, f"the grid scale {self.grid_scale} is outside 1 to 2^40; use 2^20")
-        require(bool(self.charges) or self.mode == "off", "a plan with privacy names no charges; list every release")
-
-
-@dataclass(frozen=True)
 class TrainingPlan(Record):
     """Everything a phone is asked to agree to, and a reviewer to sign. The whole schema travels inside.
 
@@ -144,6 +117,7 @@ class TrainingPlan(Record):
     seed: int = 0
     simulation: bool = False
     response: float = 1.0
+    aggregation: str = "mean"
 
     @property
     def schema_digest(self) -> str:
@@ -166,6 +140,9 @@ class TrainingPlan(Record):
         require(1 <= self.rounds <= MAX_ROUNDS, f"{self.rounds} rounds is outside 1 to {MAX_ROUNDS}; choose another")
         require(0 < self.participation <= 1, f"participation {self.participation} is outside 0 to 1; use 1 for all")
         require(0 < self.response <= 1, f"response {self.response} is outside 0 to 1; use 1 where every phone answers")
+        require(self.aggregation in AGGREGATIONS, f"{self.aggregation!r} aggregates nothing; use mean")
+        plain = self.aggregation == "mean" or (self.privacy.mode == "off" and self.simulation)
+        require(plain, f"{self.aggregation} needs every update in the clear; use mean, or a simulation in mode off")
         require(1 <= self.score_grid <= 600, f"the score grid {self.score_grid} is outside 1 to 600; use 10")
         require(
             self.score_days >= 1 and self.min_observed_days >= 0,

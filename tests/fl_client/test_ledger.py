@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from fl_client.ledger import YEAR_SECONDS, YEARLY_RHO, Ledger, epsilon, rho
 from fl_client.store import SqliteStore
-from model.contract.plan import LocalTraining, ModelChoice, PrivacyPlan, ServerOptimiser, TrainingPlan
+from model.contract.plan import LocalTraining, ModelChoice, ServerOptimiser, TrainingPlan
+from model.contract.promise import PrivacyPlan
 from model.errors import BudgetError
 from model.privacy.mechanism import GaussianRelease
 from model.risk.registry import default_schema

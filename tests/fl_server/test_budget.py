@@ -15,7 +15,8 @@ import pytest
 from fl_server.analytics import noisy_grid
 from fl_server.budget import Budget, Reservation, merge, read_ledger
 from fl_server.journal import Journal
-from model.contract.plan import LocalTraining, ModelChoice, PrivacyPlan, ServerOptimiser, TrainingPlan
+from model.contract.plan import LocalTraining, ModelChoice, ServerOptimiser, TrainingPlan
+from model.contract.promise import PrivacyPlan
 from model.errors import BudgetError
 from model.privacy.accountant import calibrate, released
 from model.privacy.mechanism import GaussianRelease

@@ -24,14 +24,8 @@ from fl_server.review.evidence import Evidence
 from fl_server.review.figures import gate_figures
 from model.canonical import encode, sha256_hex
 from model.contract.envelope import sign
-from model.contract.plan import (
-    DOMAIN,
-    LocalTraining,
-    ModelChoice,
-    PrivacyPlan,
-    ServerOptimiser,
-    TrainingPlan,
-)
+from model.contract.plan import DOMAIN, LocalTraining, ModelChoice, ServerOptimiser, TrainingPlan
+from model.contract.promise import PrivacyPlan
 from model.contract.release import EpsilonCard, GateFigures, ReleaseManifest, ScoreScale
 from model.contract.update import PARTIAL_SCHEMA, PartialHeader
 from model.privacy.accountant import calibrate, observers

@@ -9,7 +9,8 @@ import pytest
 
 from model.canonical import decode, encode
 from model.contract.envelope import Signed, SigningKey, sign, verify
-from model.contract.plan import DOMAIN, LocalTraining, ModelChoice, PrivacyPlan, ServerOptimiser, TrainingPlan
+from model.contract.plan import DOMAIN, LocalTraining, ModelChoice, ServerOptimiser, TrainingPlan
+from model.contract.promise import Neighbours, PrivacyPlan
 from model.errors import ContractError, PocketScoreError
 from model.privacy.mechanism import GaussianRelease
 from model.risk.schema import Feature, Schema
@@ -144,11 +145,53 @@ def test_a_feature_of_wrong_types_is_refused(field: str, value: Any) -> None:
         TrainingPlan.from_dict(raw)
 
 
-@pytest.mark.parametrize("mode", ["helper", "pairwise", "local"])
-def test_reserved_modes_are_refused_as_not_built(mode: str) -> None:
-    assert replace(PRIVACY, mode="central") == PRIVACY
-    with pytest.raises(ContractError, match="not built"):
-        replace(PRIVACY, mode=mode)
+HELPER = {"mode": "helper", "helper_key": "ab" * 32}
+PAIRWISE = {"mode": "pairwise", "honest": 700, "neighbours": Neighbours(68, 43, 0.2, 0.1)}
+
+
+@pytest.mark.parametrize("change", [HELPER, PAIRWISE, {"mode": "local"}, {"mode": "central"}])
+def test_every_mode_travels(change: dict[str, Any]) -> None:
+    plan = replace(PLAN, privacy=replace(PRIVACY, **change))
+    assert TrainingPlan.from_dict(plan.to_dict()) == plan
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"mode": "helper"},
+        {"mode": "helper", "helper_key": "AB" * 32},
+        {"helper_key": "ab" * 32},
+        {**PAIRWISE, "helper_key": "ab" * 32},
+        {**PAIRWISE, "honest": 0},
+        {**PAIRWISE, "neighbours": Neighbours()},
+        {"honest": 3},
+        {"neighbours": Neighbours(68, 43, 0.2, 0.1)},
+        {**HELPER, "honest": 3},
+    ],
+)
+def test_a_part_of_another_mode_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(ContractError, match="mode"):
+        replace(PRIVACY, **change)
+
+
+@pytest.mark.parametrize(
+    "numbers", [(-1, 0, 0, 0), (68, 0, 0, 0), (68, 69, 0, 0), (0, 1, 0, 0), (2, 1, 1.0, 0), (2, 1, 0, -0.1)]
+)
+def test_neighbours_out_of_range_are_refused(numbers: tuple[int, int, float, float]) -> None:
+    with pytest.raises(ContractError):
+        Neighbours(*numbers)
+
+
+@pytest.mark.parametrize("aggregation", ["median", "trimmed-mean", "multikrum", "rfa"])
+def test_robust_aggregation_needs_a_plaintext_simulation(aggregation: str) -> None:
+    with pytest.raises(ContractError, match="clear"):
+        replace(PLAN, aggregation=aggregation, simulation=True)
+    off = replace(PRIVACY, mode="off", charges=())
+    assert replace(PLAN, aggregation=aggregation, simulation=True, privacy=off).aggregation == aggregation
+    with pytest.raises(ContractError, match="clear"):
+        replace(PLAN, aggregation=aggregation, simulation=False, privacy=off)
+    with pytest.raises(ContractError, match="aggregates"):
+        replace(PLAN, aggregation="sum")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from model.contract.plan import LocalTraining, ModelChoice, PrivacyPlan, ServerOptimiser, TrainingPlan
+from model.contract.plan import LocalTraining, ModelChoice, ServerOptimiser, TrainingPlan
+from model.contract.promise import PrivacyPlan
 from model.errors import PolicyError
 from model.policy.pack import DEFAULT_PACK, PACKS, Rule, load_pack
 from model.policy.rules import require_allowed, violations
