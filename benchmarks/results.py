@@ -55,7 +55,7 @@ def one(job: Job) -> tuple[Job, Found]:
     """Train and evaluate once, through the same plan, ServerApp, ClientApp and accounting as `pocketscore simulate`."""
     import torch
 
-    from model.privacy.accountant import observers
+    from model.privacy.observers import observers
     from simulation.experiment import figures, training
     from simulation.experiment.folder import opened
     from simulation.experiment.request import Request

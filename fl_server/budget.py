@@ -18,8 +18,9 @@ from typing import Self
 from fl_server.journal import Entry, Journal, Write, read_journal
 from model.contract.plan import TrainingPlan
 from model.errors import BudgetError, ContractError
-from model.privacy.accountant import epsilon_by_split, released
+from model.privacy.accountant import epsilon_by_split
 from model.privacy.mechanism import GaussianRelease
+from model.privacy.observers import as_promised, promised
 
 SCHEMA = "pocketscore.ledger/1"
 
@@ -59,7 +60,7 @@ class Budget:
         """BudgetError, in one sentence, when the plan's own charges would cost more than its budget."""
         if plan.privacy.mode == "off":
             return
-        cost = released(plan.privacy.charges, plan.privacy.delta)
+        cost = promised(plan.privacy.charges, plan.privacy.delta, plan.privacy.mode)
         if not cost <= plan.privacy.epsilon_budget:
             raise BudgetError(
                 f"plan {plan.name!r} would spend ε {cost:.4g} of a budget of {plan.privacy.epsilon_budget:g} at delta "
@@ -103,14 +104,16 @@ class Budget:
         return merge(r.release for r in self.reservations)
 
     def total(self) -> float | None:
-        """ε spent against whoever sees releases, from the reserved charges; None in mode "off"."""
-        return None if self.plan.privacy.mode == "off" else released(self.charges(), self.plan.privacy.delta)
+        """ε spent against the mode's strongest promised observer, from the reserved charges; None in mode "off"."""
+        privacy = self.plan.privacy
+        return None if privacy.mode == "off" else promised(self.charges(), privacy.delta, privacy.mode)
 
     def total_by_split(self) -> dict[str, float]:
         """ε spent by a phone of each split; empty in mode "off"."""
-        if self.plan.privacy.mode == "off":
+        privacy = self.plan.privacy
+        if privacy.mode == "off":
             return {}
-        return epsilon_by_split(self.charges(), self.plan.privacy.delta)
+        return epsilon_by_split(as_promised(self.charges(), privacy.mode), privacy.delta)
 
     def close(self) -> None:
         """Release the lock."""
@@ -152,7 +155,7 @@ class Budget:
         spent = [*(r.release for r in self.reservations), release]
         if privacy.mode == "off" or Counter(spent) <= self._planned:
             return
-        cost = released(merge(spent), privacy.delta)
+        cost = promised(merge(spent), privacy.delta, privacy.mode)
         if not cost <= privacy.epsilon_budget:
             raise BudgetError(
                 f"release {release.name!r} would bring ε to {cost:.4g} of a budget of {privacy.epsilon_budget:g}; "

@@ -61,6 +61,10 @@ def simulate(
     schema: Annotated[Path | None, typer.Option(help="TOML with public bounds, categories and signs.")] = None,
     epsilon: Annotated[float | None, typer.Option(help="Privacy budget of the whole run (default 1.5).")] = None,
     noise: Annotated[float | None, typer.Option(help="Training noise multiplier instead; 0 turns noise off.")] = None,
+    privacy: Annotated[
+        str, typer.Option(help="helper (two servers), pairwise (masks among phones), central, local or off.")
+    ] = "central",
+    honest: Annotated[float, typer.Option(help="Mode pairwise: share of a cohort whose noise alone must do.")] = 0.7,
     delta: Annotated[float | None, typer.Option(help="A δ below the default, N^-1.1 and at most 1e-5.")] = None,
     rounds: Annotated[int, typer.Option(help="Training rounds.")] = 20,
     participation: Annotated[float, typer.Option(help="Share of phones asked in a round; 1 asks all.")] = 1.0,
@@ -83,7 +87,9 @@ def simulate(
     """Train, release, score, lend and report, on made-up phones or on your own table."""
     table = _table(data, target, positive, id_, protected, schema)
     reach = Reach(availability, deadline, over_select, Faults.parse(faults))
-    options = Options(epsilon, noise, rounds, participation, model, seed, reach=reach, delta=delta)
+    options = Options(
+        epsilon, noise, rounds, participation, model, seed, reach=reach, delta=delta, privacy=privacy, honest=honest
+    )
     request = Request(phones, table, regime, options, farms, score, baselines, engine=engine)
     run(request, out, overwrite=overwrite, as_json=as_json)
 

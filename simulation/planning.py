@@ -6,25 +6,26 @@ Every default names its source: training and server settings are ADR 2's, δ and
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from model.contract.plan import LocalTraining, ModelChoice, ServerOptimiser, TrainingPlan
-from model.contract.promise import PrivacyPlan
-from model.errors import BudgetError, InputError
+from model.contract.promise import MODES
+from model.contract.releases import noise_sd
+from model.errors import InputError
 from model.policy.rules import load_pack, require_allowed
-from model.privacy.accountant import MAX_DELTA, calibrate, default_delta, released
-from model.privacy.mechanism import GaussianRelease
+from model.privacy.accountant import MAX_DELTA, default_delta
 from model.risk.knots import histogram_sensitivity
-from model.risk.schema import Schema
 from simulation.attendance import Reach
 from simulation.dataset import Dataset
+from simulation.promises import SHARES, Sizes, Wish, on_the_ring, promise
+
+__all__ = ["CLIP", "MIN_COHORT", "SHARES", "Options", "build_plan", "cohort_share", "delta_of", "server_optimiser"]
 
 MIN_COHORT = 30
 SHORT_OF_COHORT = 1e-6
-SHARES = {"knots": 0.15, "training": 0.70, "calibration": 0.15}
 DEFAULT_EPSILON = 1.5
 LEAST_EPSILON = 0.01  # below, noise drowns every figure of any table
+LEAST_HONEST = 0.05  # below, an honest phone's noise has to stand for twenty
 LEAST_DELTA = 1e-15  # below, nothing is left of a probability in float64 arithmetic
 LEAST_NOISE, MOST_NOISE = 0.3, 10_000.0  # below, the accountant works for minutes to report an ε of hundreds
 MODELS = {"additive": (), "mlp": (64, 32)}
@@ -48,6 +49,13 @@ class Options:
     name: str = "pocketscore"
     reach: Reach = field(default_factory=Reach)
     delta: float | None = None
+    privacy: str = "central"
+    honest: float = 0.7
+
+    @property
+    def mode(self) -> str:
+        """The plan's privacy mode: without noise there is only "off"."""
+        return "off" if self.noise == 0 else self.privacy
 
     @property
     def asked(self) -> float:
@@ -68,6 +76,16 @@ class Options:
             raise InputError(
                 f"--delta {self.delta:g} is not within {LEAST_DELTA:g} to {MAX_DELTA:g}; leave it out if unsure"
             )
+        if self.privacy not in MODES:
+            raise InputError(f"--privacy {self.privacy!r} is unknown; use {', '.join(MODES)}")
+        if self.mode == "off" and (self.epsilon is not None or self.noise):
+            raise InputError(
+                "--privacy off has no noise to set; leave out --epsilon and --noise, or choose another mode"
+            )
+        if self.noise == 0 and self.privacy not in ("central", "off"):
+            raise InputError(f"--noise 0 leaves nothing of --privacy {self.privacy}; give one of them")
+        if not LEAST_HONEST <= self.honest <= 1:
+            raise InputError(f"--honest {self.honest:g} is outside {LEAST_HONEST:g} to 1; .7 is usual")
         if self.model not in MODELS:
             raise InputError(f"--model {self.model!r} is unknown; use {' or '.join(MODELS)}")
         if not 1 <= self.rounds <= 1000:
@@ -78,8 +96,13 @@ class Options:
             raise InputError(f"--seed {self.seed} is outside 0 to 2^63; use a smaller number of 0 or more")
 
 
-def build_plan(data: Dataset, options: Options, *, unit: str, now: int, topology: str = "farm") -> TrainingPlan:
-    """The plan of a simulated run over `data`. InputError for too few phones, PolicyError for a broken rule."""
+def build_plan(
+    data: Dataset, options: Options, *, unit: str, now: int, topology: str = "farm", helper_key: str = ""
+) -> TrainingPlan:
+    """The plan of a simulated run over `data`. InputError for too few phones, PolicyError for a broken rule.
+
+    `helper_key` is the helper's public key (X25519, 64 hex digits), which mode helper needs and others ignore.
+    """
     require_enough(data)
     held = int(data.holdout.sum())
     phones = data.phones - held
@@ -87,8 +110,11 @@ def build_plan(data: Dataset, options: Options, *, unit: str, now: int, topology
     require_reached(min(phones, held), response)
     participation = cohort_share(phones * response, options.asked, options.rounds)
     delta = delta_of(options, phones)
-    privacy = _privacy(data.schema, options, participation, delta, unit)
     cohort = phones * participation * response
+    wish = wish_of(options, helper_key)
+    sizes = Sizes(phones, held, min(cohort, held * response), options.rounds)
+    widths = {"knots": histogram_sensitivity(data.schema), "training": CLIP[options.model]}
+    privacy = promise(wish, sizes, widths, q=participation, delta=delta, unit=unit)
     plan = TrainingPlan(
         name=options.name,
         purpose="credit risk scoring on the phone",
@@ -104,14 +130,24 @@ def build_plan(data: Dataset, options: Options, *, unit: str, now: int, topology
         participation=participation,
         model=ModelChoice(options.model, MODELS[options.model], 16),
         local=LocalTraining(1, 1.0, 0, 0.0, clip_norm=CLIP[options.model]),
-        server=server_optimiser(options.model, cohort, noise_of_mean(privacy, cohort)),
+        server=server_optimiser(options.model),
         privacy=privacy,
         seed=options.seed,
         simulation=True,
         response=response,
     )
+    plan = on_the_ring(plan)
+    plan = replace(plan, server=server_optimiser(options.model, cohort, noise_of_mean(plan, cohort)))
     require_allowed(plan, load_pack(plan.policy_pack))
     return plan
+
+
+def wish_of(options: Options, helper_key: str = "") -> Wish:
+    """What the options ask of the plan's privacy."""
+    epsilon = None if options.noise is not None else options.epsilon or DEFAULT_EPSILON
+    source = "test-seeded" if options.test_seeded else "os"
+    key = helper_key if options.mode == "helper" else ""
+    return Wish(options.mode, epsilon, options.noise, options.honest, key, source)
 
 
 def delta_of(options: Options, phones: int) -> float:
@@ -135,9 +171,9 @@ def server_optimiser(model: str, cohort: float = 0.0, noise: float = math.inf) -
     return ServerOptimiser("fedavg", RATE[model], 0.8, 0.5, 0.0, 0.99, 1e-3)
 
 
-def noise_of_mean(privacy: PrivacyPlan, cohort: float) -> float:
+def noise_of_mean(plan: TrainingPlan, cohort: float) -> float:
     """Standard deviation of one coordinate of a round's mean update, in training coordinates; 0 without noise."""
-    return sum(c.noise_multiplier * c.sensitivity for c in privacy.charges if c.name == "training") / cohort
+    return noise_sd(plan, "train") / cohort
 
 
 def cohort_share(phones: float, asked: float, rounds: int) -> float:
@@ -184,36 +220,3 @@ def require_enough(data: Dataset) -> None:
             f"{phones + held} phones leave {held} held out to evaluate on, below the minimum cohort of {MIN_COHORT}; "
             f"bring at least {3 * MIN_COHORT}"
         )
-
-
-def _privacy(schema: Schema, options: Options, q: float, delta: float, unit: str) -> PrivacyPlan:
-    sensitivities = {"knots": histogram_sensitivity(schema), "training": CLIP[options.model]}
-    source = "test-seeded" if options.test_seeded else "os"
-    if options.noise == 0:
-        return PrivacyPlan("off", delta, 1.0, "zero-out", unit, (), source)
-    if options.noise is not None:
-        charges = fixed_noise(options.noise, options.rounds, q, sensitivities)
-        cost = released(charges, delta)
-        if not math.isfinite(cost):
-            raise BudgetError(f"--noise {options.noise:g} gives no finite epsilon; raise it")
-        budget = max(math.ceil(cost * 1e4), 1) / 1e4
-        return PrivacyPlan("central", delta, budget, "zero-out", unit, charges, source)
-    target = options.epsilon or DEFAULT_EPSILON
-    charges = calibrate(target, delta, rounds=options.rounds, q=q, shares=SHARES, sensitivities=sensitivities)
-    return PrivacyPlan("central", delta, target, "zero-out", unit, charges, source)
-
-
-def fixed_noise(noise: float, rounds: int, q: float, sensitivities: Mapping[str, float]) -> tuple[GaussianRelease, ...]:
-    """Training at the noise multiplier asked for; the one-shot releases keep their shares of μ² beside it."""
-    whole = sum(SHARES.values())
-    mu2 = rounds / noise**2 / (SHARES["training"] / whole)
-
-    def once(name: str, share: float, split: str) -> GaussianRelease:
-        return GaussianRelease(name, 1 / math.sqrt(share * mu2), sensitivities.get(name, 1.0), 1, 1.0, split)
-
-    return (
-        once("knots", SHARES["knots"] / whole, "train"),
-        GaussianRelease("training", noise, sensitivities["training"], rounds, q, "train"),
-        once("calibration", SHARES["calibration"] / whole, "train"),
-        once("evaluation", 1.0, "holdout"),
-    )

@@ -14,7 +14,7 @@ from model.contract.envelope import verify
 from model.contract.plan import DOMAIN as PLAN
 from model.errors import PocketScoreError
 from model.policy.rules import load_pack, violations
-from model.privacy.accountant import observers
+from model.privacy.observers import observers
 
 MESSAGES = frozenset({"update/1", "analytics/1", "score/1", "consent/1"})
 

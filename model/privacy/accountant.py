@@ -1,4 +1,4 @@
-"""What a list of releases costs in ε, for each observer; and the noise that a wanted ε needs (spec 6.5, 6.6).
+"""What a list of releases costs in ε, and the noise that a wanted ε needs (spec 6.5, 6.6).
 
 Relation. N is public and the denominator is fixed, so the neighbour of a data set is the same one with one
 phone's contribution replaced by zero (zero-out; Kairouz et al., ICML 2021, Definition 1.1). For a noised sum its
@@ -15,38 +15,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 from model.errors import BudgetError
 from model.privacy.mechanism import GaussianRelease
 
 RELATIONS = ("zero-out", "replace-one")
-MODES = ("central", "off")
 ACCOUNTANT = "PLD (dp-accounting 0.6; closed form where every phone takes part)"
-CENTRAL_REASON = "in mode central the coordinator sees sums before it adds the noise, so no finite ε holds against it"
-OFF_REASON = "in mode off no noise is added, so no finite ε holds against anyone"
 MAX_DELTA = 1e-5
 PRICIEST = 500.0  # above this ε a plan promises nothing; the zCDP bound stands in for the exact figure
-
-
-@dataclass(frozen=True)
-class Observers:
-    """ε against each observer; None means that no finite ε holds, and `reason` says why.
-
-    `released_models` sees every release. `participation_viewer` also sees who took part, so that sampling
-    amplifies nothing against it. `replace_one` is `released_models` under the replace-one relation.
-    """
-
-    released_models: float | None
-    participation_viewer: float | None
-    coordinator: float | None
-    reason: str
-    replace_one: float | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values only."""
-        return asdict(self)
 
 
 def default_delta(phones: int) -> float:
@@ -91,22 +68,6 @@ def epsilon_by_split(
 def released(charges: Sequence[GaussianRelease], delta: float, *, relation: str = "zero-out") -> float:
     """ε of the phone that is charged most: the maximum over the disjoint splits; 0 when nothing is charged."""
     return max(epsilon_by_split(charges, delta, relation=relation).values())
-
-
-def observers(charges: Sequence[GaussianRelease], delta: float, mode: str = "central") -> Observers:
-    """ε of `charges` against each observer in a privacy mode; BudgetError for a mode that is not built."""
-    if mode not in MODES:
-        raise BudgetError(f"no accounting is written for the privacy mode {mode!r}; use {' or '.join(MODES)}")
-    if mode == "off":
-        return Observers(None, None, None, OFF_REASON, None)
-    seen = [replace(c, sampling=1.0) for c in charges]
-    return Observers(
-        released_models=_finite(released(charges, delta)),
-        participation_viewer=_finite(released(seen, delta)),
-        coordinator=None,
-        reason=CENTRAL_REASON,
-        replace_one=_finite(released(charges, delta, relation="replace-one")),
-    )
 
 
 def calibrate(
@@ -235,7 +196,3 @@ def _normal_cdf(x: float) -> float:
 def _round_up(z: float) -> float:
     """`z` to four decimals, never below it: a plan is read by people."""
     return math.ceil(z * 1e4) / 1e4
-
-
-def _finite(eps: float) -> float | None:
-    return eps if math.isfinite(eps) else None

@@ -80,7 +80,7 @@ class Clock:
 def _train_and_release(
     request: Request, source: Source, place: RunFolder, progress: Progress, clock: Clock, now: int
 ) -> Outcome:
-    from model.privacy.accountant import observers
+    from model.privacy.observers import observers
     from simulation.experiment import figures, reach, releasing, training
     from simulation.experiment.outcome import Outcome
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fl_server.app import Result
 from fl_server.gate import ChargedFigures
-from model.privacy.accountant import Observers
+from model.privacy.observers import Observers
 from model.risk.calibration import CELLS, EDGES, Platt
 from model.risk.metrics import auc, auc_from_histogram, ece, ece_from_histogram, ks_exact
 from model.risk.network import RiskNetwork

@@ -7,7 +7,7 @@ from typing import Any
 
 from fl_server.app import Result
 from model.contract.plan import TrainingPlan
-from model.privacy.accountant import Observers
+from model.privacy.observers import Observers
 from simulation.dataset import Dataset
 from simulation.experiment.figures import Exact
 from simulation.experiment.folder import RunFolder

@@ -17,7 +17,7 @@ from fl_server.log import Log
 from fl_server.release import DAY, Lifetimes, Published, ReleaseKeys, publish
 from model.canonical import sha256_hex
 from model.contract.release import EpsilonCard, ReleaseManifest, ScoreScale
-from model.privacy.accountant import Observers
+from model.privacy.observers import Observers
 from model.risk.export import export, parity
 from simulation.experiment.figures import network_of
 from simulation.experiment.folder import RunFolder

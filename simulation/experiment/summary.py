@@ -11,7 +11,7 @@ from fl_server.app import Result
 from model.canonical import encode
 from model.contract.plan import TrainingPlan
 from model.contract.update import PARTIAL_SCHEMA, PartialHeader
-from model.privacy.accountant import Observers
+from model.privacy.observers import Observers
 from simulation.experiment.figures import Exact
 from simulation.experiment.releasing import Released
 from simulation.experiment.scoring import Lent, Scores

@@ -267,7 +267,7 @@ def test_mode_off_is_recorded_but_has_no_epsilon(tmp_path: Path) -> None:
 def test_sampled_plans_are_priced_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     charges = (GaussianRelease("training", 1.5, 1.0, 100, 0.05, "train"),)
     with Budget(tmp_path / "ledger.jsonl", make_plan(2.0, charges)) as budget:
-        monkeypatch.setattr("fl_server.budget.released", lambda *_: pytest.fail("priced again within the plan"))
+        monkeypatch.setattr("fl_server.budget.promised", lambda *_: pytest.fail("priced again within the plan"))
         budget.reserve("training", 0)
 
 
@@ -282,3 +282,18 @@ def test_a_line_without_meaning_is_refused(tmp_path: Path, line: dict[str, objec
         journal.append({**line, "result": ""})
     with pytest.raises(BudgetError, match="no known meaning"):
         Budget(path, make_plan())
+
+
+def test_in_mode_helper_the_budget_bounds_the_coordinators_own_epsilon(tmp_path: Path) -> None:
+    """Sampling amplifies against whoever reads releases and not against the coordinator, who saw who took part."""
+    charges = (GaussianRelease("training", 1.5, 1.0, 100, 0.05, "train"),)
+    central = make_plan(2.0, charges)
+    helper = replace(central, privacy=replace(central.privacy, mode="helper", helper_key="ab" * 32))
+    Budget.require(central)
+    with pytest.raises(BudgetError, match=r"would spend ε 49\.88 of a budget of 2"):
+        Budget.require(helper)
+    with Budget(
+        tmp_path / "ledger.jsonl", replace(helper, privacy=replace(helper.privacy, epsilon_budget=50))
+    ) as budget:
+        budget.reserve("training", 0)
+        assert budget.total() == budget.total_by_split()["train"] > 3

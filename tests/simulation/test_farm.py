@@ -14,7 +14,7 @@ from fl_server import rounds
 from model.contract.envelope import SigningKey
 from model.contract.plan import TrainingPlan
 from model.errors import RoundError, RunError
-from model.privacy.accountant import observers
+from model.privacy.observers import observers
 from simulation.attendance import Reach, Virtual
 from simulation.availability import tiers_of
 from simulation.dataset import Dataset

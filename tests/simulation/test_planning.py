@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from model.contract.plan import TrainingPlan
 from model.errors import InputError, PolicyError
 from model.privacy.accountant import default_delta, epsilon, released
+from model.privacy.observers import observers, promised
 from model.risk.schema import Feature, Schema
+from model.secagg.fixedpoint import MAX_WRAP
+from model.secagg.room import plan_wraps
 from simulation.dataset import Dataset, holdout_by_id, holdout_share
 from simulation.planning import MIN_COHORT, Options, build_plan, cohort_share, delta_of, server_optimiser
 from simulation.small import small_dataset
@@ -147,3 +152,76 @@ def test_the_server_moves_faster_only_for_many_phones_and_little_noise() -> None
     assert build_plan(many, Options(noise=30.0), unit="phone", now=NOW).server == fast
     assert build_plan(many, Options(noise=60.0), unit="phone", now=NOW).server == slow
     assert build_plan(many, Options(noise=0.0), unit="phone", now=NOW).server == fast
+
+
+KEY = "ab" * 32
+
+
+def plan_in(mode: str, data: Dataset = DATA, **options: object) -> TrainingPlan:
+    return build_plan(data, Options(privacy=mode, **options), unit="phone", now=NOW, helper_key=KEY)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("mode", ["helper", "pairwise", "central", "local"])
+@pytest.mark.parametrize("participation", [1.0, 0.5])
+def test_the_target_is_met_against_the_strongest_promised_observer(mode: str, participation: float) -> None:
+    privacy = plan_in(mode, small_dataset(1000), epsilon=1.5, participation=participation).privacy
+    cost = promised(privacy.charges, privacy.delta, mode)
+    seen = observers(privacy.charges, privacy.delta, mode, privacy.honest)
+    strongest = seen.released_models if mode == "central" else seen.coordinator
+    assert strongest == cost and 1.49 < cost <= privacy.epsilon_budget == 1.5
+    assert (privacy.mode, privacy.helper_key) == (mode, KEY if mode == "helper" else "")
+
+
+def test_control_the_central_noise_would_not_do_against_a_coordinator_that_sees_who_took_part() -> None:
+    charges = plan_in("central", small_dataset(1000), participation=0.5).privacy.charges
+    assert promised(charges, 1e-5, "helper") > 1.6 > promised(charges, 1e-5, "central")
+
+
+def test_a_masked_plan_takes_the_finest_grid_on_which_no_sum_wraps() -> None:
+    for mode, data in (("helper", phones_of(20_000, 5_000)), ("pairwise", small_dataset(1000))):
+        plan = plan_in(mode, data)
+        finer = replace(plan, privacy=replace(plan.privacy, grid_scale=2 * plan.privacy.grid_scale))
+        assert plan_wraps(plan) <= MAX_WRAP
+        assert plan.privacy.grid_scale == 1 << 20 or plan_wraps(finer) > MAX_WRAP
+    assert plan_in("helper", phones_of(20_000, 5_000)).privacy.grid_scale == 1 << 17
+    assert plan_in("central", phones_of(20_000, 5_000)).privacy.grid_scale == 1 << 20
+    with pytest.raises(InputError, match=r"does not fit the 32-bit ring.*central"):
+        plan_in("helper", phones_of(10_000_000, 5_000), model="mlp")
+
+
+def test_pairwise_counts_on_a_share_of_the_smallest_sum_and_masks_at_most_a_thousand() -> None:
+    data = small_dataset(1000)
+    held = int(data.holdout.sum())
+    some, all_ = (plan_in("pairwise", data, honest=h).privacy.honest for h in (0.5, 1.0))
+    assert (some, all_) == (held // 2, held)
+    with pytest.raises(InputError, match=r"1,000 phones in one sum and here are 15,000.*helper"):
+        plan_in("pairwise", phones_of(20_000, 5_000))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"privacy": "secagg"}, "--privacy 'secagg'"),
+        ({"privacy": "off", "epsilon": 1.0}, "--privacy off has no noise"),
+        ({"privacy": "off", "noise": 2.0}, "--privacy off has no noise"),
+        ({"privacy": "helper", "noise": 0.0}, "--noise 0 leaves nothing of --privacy helper"),
+        ({"noise": 0.0, "epsilon": 1.0}, "one of them"),
+        ({"honest": 0.0}, "--honest 0"),
+        ({"honest": 1.1}, "--honest 1.1"),
+        ({"honest": math.nan}, "--honest nan"),
+    ],
+)
+def test_privacy_options_that_contradict_each_other(options: dict[str, object], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        Options(**options)  # type: ignore[arg-type]
+
+
+def test_off_is_said_by_either_option() -> None:
+    assert plan_in("off").privacy == plan_in("central", noise=0.0).privacy
+    assert plan_in("off").privacy.mode == "off"
+
+
+def test_a_noise_multiplier_in_a_masked_mode_sets_the_budget_by_the_coordinator() -> None:
+    privacy = plan_in("helper", noise=15.0, participation=0.6).privacy
+    assert promised(privacy.charges, privacy.delta, "helper") <= privacy.epsilon_budget
+    assert epsilon(privacy.charges, privacy.delta, split="train") < 0.95 * privacy.epsilon_budget

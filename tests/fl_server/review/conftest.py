@@ -28,7 +28,8 @@ from model.contract.plan import DOMAIN, LocalTraining, ModelChoice, ServerOptimi
 from model.contract.promise import PrivacyPlan
 from model.contract.release import EpsilonCard, GateFigures, ReleaseManifest, ScoreScale
 from model.contract.update import PARTIAL_SCHEMA, PartialHeader
-from model.privacy.accountant import calibrate, observers
+from model.privacy.accountant import calibrate
+from model.privacy.observers import observers
 from model.risk.calibration import logit_histogram, sigmoid
 from model.risk.export import export
 from model.risk.knots import histogram_sensitivity, rows_histogram

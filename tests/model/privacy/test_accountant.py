@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from model.errors import BudgetError
 from model.privacy.accountant import (
-    CENTRAL_REASON,
     calibrate,
     default_delta,
     epsilon,
@@ -19,7 +18,6 @@ from model.privacy.accountant import (
     gaussian_delta,
     gaussian_epsilon,
     gaussian_mu,
-    observers,
     released,
 )
 from model.privacy.mechanism import GaussianRelease
@@ -94,23 +92,6 @@ def test_replace_one_is_printed_beside() -> None:
     assert epsilon([sampled], 1e-5, relation="replace-one") < doubled
 
 
-def test_a_viewer_of_participation_gets_no_amplification() -> None:
-    seen = observers([training(1.5, 100, 0.05)], 1e-5)
-    assert seen.participation_viewer == pytest.approx(49.9, abs=0.05)
-    assert seen.released_models == pytest.approx(1.67, abs=0.01)
-    full = observers([training(20.0)], 1e-5)
-    assert full.participation_viewer == full.released_models
-
-
-def test_the_coordinator_has_no_finite_epsilon_and_is_told_why() -> None:
-    central = observers([training(20.0)], 1e-5)
-    assert central.coordinator is None and central.reason == CENTRAL_REASON
-    off = observers([training(0.0)], 1e-5, mode="off")
-    assert off.to_dict() == {**dict.fromkeys(central.to_dict()), "reason": off.reason} and "no noise" in off.reason
-    with pytest.raises(BudgetError):
-        observers([training(20.0)], 1e-5, mode="pairwise")
-
-
 def test_a_person_is_charged_the_maximum_over_disjoint_splits_not_the_sum() -> None:
     train, holdout, both = training(20.0), training(8.0, 1, split="holdout"), training(30.0, 1, split="all")
     by_split = epsilon_by_split([train, holdout, both], 1e-5)
@@ -122,7 +103,6 @@ def test_a_person_is_charged_the_maximum_over_disjoint_splits_not_the_sum() -> N
 
 def test_no_noise_costs_infinity() -> None:
     assert epsilon([training(20.0), training(0.0, 1)], 1e-5) == math.inf
-    assert observers([training(0.0)], 1e-5).released_models is None
 
 
 def test_what_the_accountant_does_not_know_it_refuses() -> None:

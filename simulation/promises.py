@@ -1,0 +1,131 @@
+"""The privacy part of a simulated plan: mode, noise, the grid no sum can overflow, honest phones (spec 3.7, 13.10).
+
+The noise is chosen so that the ε asked for holds against the strongest observer the mode promises anything: whoever
+reads releases in mode central; the coordinator, which sees who took part, in modes helper, pairwise and local.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from model.contract.plan import TrainingPlan
+from model.contract.promise import Neighbours, PrivacyPlan
+from model.errors import BudgetError, InputError
+from model.privacy.accountant import calibrate
+from model.privacy.mechanism import GaussianRelease
+from model.privacy.observers import promised
+from model.secagg.fixedpoint import MAX_WRAP
+from model.secagg.room import LARGEST_SCALE, plan_wraps
+
+SHARES = {"knots": 0.15, "training": 0.70, "calibration": 0.15}
+GROUP = 1_000  # phones that mode pairwise masks as one sum
+LEAST_SCALE = 1 << 8
+DROPOUT = 0.1  # phones of a pairwise cohort that may be lost half-way
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Public counts: phones of either split, the smallest number expected to answer in one sum, and the rounds."""
+
+    train: int
+    holdout: int
+    least: float
+    rounds: int
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is asked for: mode, ε or training multiplier (None, None is not a wish), honest share, helper's key."""
+
+    mode: str
+    epsilon: float | None
+    noise: float | None
+    honest: float = 0.7
+    helper_key: str = ""
+    source: str = "os"
+
+
+def promise(
+    wish: Wish, sizes: Sizes, sensitivities: Mapping[str, float], *, q: float, delta: float, unit: str
+) -> PrivacyPlan:
+    """The plan's privacy. InputError for more phones than the mode can add up; BudgetError for unusable noise."""
+    if wish.mode == "off":
+        return PrivacyPlan("off", delta, 1.0, "zero-out", unit, (), wish.source)
+    charges, budget = _charges(wish, sizes.rounds, q, delta, sensitivities)
+    honest, graph = _pairwise(wish, sizes)
+    return PrivacyPlan(
+        mode=wish.mode,
+        delta=delta,
+        epsilon_budget=budget,
+        relation="zero-out",
+        unit=unit,
+        charges=charges,
+        noise_source=wish.source,
+        helper_key=wish.helper_key,
+        honest=honest,
+        neighbours=graph,
+    )
+
+
+def on_the_ring(plan: TrainingPlan) -> TrainingPlan:
+    """The plan on the finest grid, a power of two up to 2^20, at which none of its masked sums wraps (13.2).
+
+    InputError below 2^8, where the grid would be coarser than the updates. Other modes keep 2^20.
+    """
+    scale = LARGEST_SCALE
+    while scale >= LEAST_SCALE:
+        fitted = replace(plan, privacy=replace(plan.privacy, grid_scale=scale))
+        if plan_wraps(fitted) <= MAX_WRAP:
+            return fitted
+        scale //= 2
+    raise InputError(f"a sum over {plan.phones:,} phones does not fit the 32-bit ring; use fewer, or --privacy central")
+
+
+def _charges(
+    wish: Wish, rounds: int, q: float, delta: float, sensitivities: Mapping[str, float]
+) -> tuple[tuple[GaussianRelease, ...], float]:
+    """Every release and its noise, and the ε budget: what was asked for, or what the noise asked for comes to."""
+    if wish.noise is not None:
+        charges = fixed_noise(wish.noise, rounds, q, sensitivities)
+        cost = promised(charges, delta, wish.mode)
+        if not math.isfinite(cost):
+            raise BudgetError(f"--noise {wish.noise:g} gives no finite epsilon; raise it")
+        return charges, max(math.ceil(cost * 1e4), 1) / 1e4
+    if wish.epsilon is None:
+        raise BudgetError("neither ε nor noise was asked for; give one of them")
+    # Whoever sees who took part gains nothing from a coin: its ε is met with the coin priced as 1.
+    counted = q if wish.mode == "central" else 1.0
+    found = calibrate(wish.epsilon, delta, rounds=rounds, q=counted, shares=SHARES, sensitivities=sensitivities)
+    return tuple(replace(c, sampling=q) if c.name == "training" else c for c in found), wish.epsilon
+
+
+def _pairwise(wish: Wish, sizes: Sizes) -> tuple[int, Neighbours]:
+    """h and the graph: h is a share of the smallest sum, since one promise stands for all of the plan's releases."""
+    if wish.mode != "pairwise":
+        return 0, Neighbours()
+    most = max(sizes.train, sizes.holdout)
+    if most > GROUP:
+        raise InputError(
+            f"--privacy pairwise masks at most {GROUP:,} phones in one sum and here are {most:,}; use --privacy helper"
+        )
+    degree = min(sizes.train, sizes.holdout) - 1
+    threshold = degree // 2 + 1
+    return max(1, math.floor(wish.honest * sizes.least)), Neighbours(degree, threshold, 1 - wish.honest, DROPOUT)
+
+
+def fixed_noise(noise: float, rounds: int, q: float, sensitivities: Mapping[str, float]) -> tuple[GaussianRelease, ...]:
+    """Training at the noise multiplier asked for; the one-shot releases keep their shares of μ² beside it."""
+    whole = sum(SHARES.values())
+    mu2 = rounds / noise**2 / (SHARES["training"] / whole)
+
+    def once(name: str, share: float, split: str) -> GaussianRelease:
+        return GaussianRelease(name, 1 / math.sqrt(share * mu2), sensitivities.get(name, 1.0), 1, 1.0, split)
+
+    return (
+        once("knots", SHARES["knots"] / whole, "train"),
+        GaussianRelease("training", noise, sensitivities["training"], rounds, q, "train"),
+        once("calibration", SHARES["calibration"] / whole, "train"),
+        once("evaluation", 1.0, "holdout"),
+    )

@@ -1,0 +1,157 @@
+"""Who sees what in each privacy mode, what two noises make together, and what years add up to (spec 6.6, 13.10)."""
+
+import math
+
+import numpy as np
+import pytest
+
+from model.errors import BudgetError
+from model.privacy.accountant import gaussian_epsilon, released
+from model.privacy.mechanism import GaussianRelease
+from model.privacy.observers import (
+    CENTRAL_REASON,
+    NO_HELPER,
+    OFF_REASON,
+    full,
+    lifetime,
+    noisier,
+    observers,
+    promised,
+)
+
+DELTA = 1e-5
+
+
+def training(z: float, rounds: int = 20, q: float = 1.0, split: str = "train") -> GaussianRelease:
+    return GaussianRelease("training", z, 1.0, rounds, q, split)
+
+
+def test_a_viewer_of_participation_gets_no_amplification() -> None:
+    seen = observers([training(1.5, 100, 0.05)], DELTA)
+    assert seen.participation_viewer == pytest.approx(49.9, abs=0.05)
+    assert seen.released_models == pytest.approx(1.67, abs=0.01)
+    whole = observers([training(20.0)], DELTA)
+    assert whole.participation_viewer == whole.released_models
+
+
+def test_central_and_off_promise_the_coordinator_nothing_and_say_why() -> None:
+    central, off = observers([training(20.0)], DELTA), observers([], DELTA, "off")
+    assert (central.coordinator, central.reason, central.helper, central.helper_reason) == (
+        *(None, CENTRAL_REASON),
+        *(None, NO_HELPER),
+    )
+    figures = (off.released_models, off.participation_viewer, off.coordinator, off.helper, off.replace_one)
+    assert figures == (None,) * 5 and off.reason == off.helper_reason == OFF_REASON
+
+
+@pytest.mark.parametrize("q", [1.0, 0.2])
+def test_helper_meets_either_server_under_the_others_noise_alone(q: float) -> None:
+    charges = [training(20.0, q=q)]
+    seen = observers(charges, DELTA, "helper")
+    assert seen.coordinator == seen.helper == released([training(20.0)], DELTA)
+    assert seen.released_models == released([training(20.0 * math.sqrt(2), q=q)], DELTA)
+    assert seen.participation_viewer == released([training(20.0 * math.sqrt(2))], DELTA)
+    assert seen.released_models <= seen.participation_viewer < seen.coordinator
+    assert "do not pool" in seen.condition and seen.alone_round is None
+
+
+def test_pairwise_and_local_claim_no_amplification_and_name_what_they_rest_on() -> None:
+    charges = [training(20.0, q=0.2)]
+    alone = released([training(20.0)], DELTA)
+    for mode, honest, words in (("pairwise", 700, "at least 700 of the phones"), ("local", 0, "its own noise alone")):
+        seen = observers(charges, DELTA, mode, honest)
+        assert seen.released_models == seen.participation_viewer == seen.coordinator == alone
+        assert seen.helper is None and seen.helper_reason == NO_HELPER and words in seen.condition
+
+
+def test_one_honest_phone_among_sybils_keeps_little() -> None:
+    """PRIVACY.md's 106 is the zCDP bound; the exact figure at z 3, h 1,000 is 99.7 at δ 1e-5, 104.8 at 1e-6."""
+    seen = observers([training(3.0, 20)], DELTA, "pairwise", 1000)
+    assert seen.alone_round == pytest.approx(99.67, abs=0.01)
+    assert gaussian_epsilon(math.sqrt(1000) / 3, 1e-6) == pytest.approx(104.84, abs=0.01)
+    rho = 1000 / 9 / 2
+    assert rho + 2 * math.sqrt(rho * math.log(1e5)) == pytest.approx(106.1, abs=0.1)
+    assert observers([training(3.0, 20)], DELTA, "pairwise", 10).alone_round < 20
+
+
+def test_a_mode_takes_honest_phones_where_it_counts_them() -> None:
+    for mode, honest in (("pairwise", 0), ("central", 5), ("helper", 1), ("secagg", 0)):
+        with pytest.raises(BudgetError):
+            observers([training(20.0)], DELTA, mode, honest)
+
+
+def test_no_noise_is_promised_to_nobody() -> None:
+    for mode, honest in (("helper", 0), ("pairwise", 30), ("central", 0), ("local", 0)):
+        seen = observers([training(0.0)], DELTA, mode, honest)
+        assert (seen.released_models, seen.coordinator, seen.helper) == (None, None, None)
+        assert seen.reason and seen.helper_reason
+    assert promised([training(20.0)], DELTA, "off") == math.inf
+
+
+def test_what_a_budget_bounds_is_the_strongest_promised_observer() -> None:
+    charges = [training(1.5, 100, 0.05)]
+    assert promised(charges, DELTA, "central") == released(charges, DELTA)
+    for mode in ("helper", "pairwise", "local"):
+        assert promised(charges, DELTA, mode) == released(full(charges), DELTA)
+
+
+def law(sigma: float, reach: int) -> np.ndarray:
+    grid = np.arange(-reach, reach + 1)
+    weight = np.exp(-(grid**2) / (2 * sigma**2))
+    return weight / weight.sum()
+
+
+def ratio_of_two(sigma: float) -> float:
+    """Largest |log| between the law of two discrete Gaussians' sum and the discrete Gaussian of √2·σ, within 4σ."""
+    reach = math.ceil(16 * sigma) + 8
+    two = np.convolve(law(sigma, reach), law(sigma, reach))[reach : 3 * reach + 1]
+    middle = slice(reach - math.ceil(4 * sigma), reach + math.ceil(4 * sigma) + 1)
+    return float(np.abs(np.log(two[middle] / law(math.sqrt(2) * sigma, reach)[middle])).max())
+
+
+def test_two_noises_are_one_of_root_two_and_the_control_shows_where_that_ends() -> None:
+    """Every release has σ ≥ 3 grid units; below one unit the sum is visibly no discrete Gaussian."""
+    assert all(ratio_of_two(sigma) < 1e-12 for sigma in (3.0, 5.0, 17.0))
+    bound = 2 * math.exp(-((math.pi * 0.6) ** 2))
+    assert 1e-3 < ratio_of_two(0.6) < math.log((1 + bound) / (1 - bound)) * 1.5
+    assert ratio_of_two(0.4) > 0.1
+
+
+def test_a_sum_of_many_shares_is_one_noise_too() -> None:
+    reach, share = 256, law(3.0, 64)
+    total = np.zeros(2 * reach + 1)
+    total[reach] = 1.0
+    for _ in range(9):
+        total = np.convolve(total, share)[64:-64]
+    near = slice(reach - 30, reach + 31)
+    assert np.abs(np.log(total[near] / law(9.0, reach)[near])).max() < 1e-11
+
+
+def test_a_whole_sigma_pays_for_the_grid_of_two_noises() -> None:
+    """2·(s + 1)² - 4 ≥ 2·s² from s = 1/2 on: the plan's √2·z stays conservative (6.5 for the sum)."""
+    for s in (2.0, 3.7, 1e3, 1e7):
+        assert 2 * (math.ceil(s) + 1) ** 2 - 4 >= 2 * s**2
+
+
+def test_years_add_up_as_published() -> None:
+    """z 1.5, q .05, T 100 a month: 1.67, in one year 6.1, in five 16 (PLD, δ 1e-5)."""
+    found = lifetime([training(1.5, 100, 0.05)], DELTA, "central")
+    assert found is not None
+    assert found["one_year"]["composed"] == pytest.approx(6.13, abs=0.02)
+    assert found["five_years"]["composed"] == pytest.approx(16.05, abs=0.05)
+
+
+def test_the_phones_own_sum_lies_above_exact_composition_and_below_adding_epsilons() -> None:
+    charges = [training(60.0), GaussianRelease("evaluation", 20.0, 1.0, 1, 1.0, "holdout")]
+    once = promised(charges, DELTA, "helper")
+    found = lifetime(charges, DELTA, "helper")
+    assert found is not None and lifetime(charges, DELTA, "off") is None
+    for name, months in (("one_year", 12), ("five_years", 60)):
+        composed, zcdp = found[name]["composed"], found[name]["zcdp"]
+        assert composed == pytest.approx(gaussian_epsilon(math.sqrt(months * 20) / 60, DELTA))
+        assert composed < zcdp < months * once
+
+
+def test_noisier_is_noise_and_nothing_else() -> None:
+    (louder,) = noisier([training(20.0, q=0.5)], 2.0)
+    assert louder == training(40.0, q=0.5)
