@@ -1,4 +1,4 @@
-"""`pocketscore-review`: check a run, look at a simulation's updates, make the page (spec 11.9)."""
+"""`pocketscore-review`: check a run, look at a simulation's updates, make the page, be the helper (spec 11.9, 13.6)."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from fl_server.review.helper.commands import app as helper
 from model.errors import InputError, PocketScoreError
 
 app = typer.Typer(no_args_is_help=True, help="The privacy reviewer's bench.", pretty_exceptions_enable=False)
+app.add_typer(helper, name="helper")
 
 Run = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a whole run.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]

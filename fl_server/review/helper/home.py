@@ -1,0 +1,189 @@
+"""A helper's own folder: keys and certificate (0600), whom it trusts, what it allows; nothing of it is shared (13.6.1).
+
+`keys/` holds signing.key (Ed25519), hpke.key (X25519) and tls.key; beside it stand tls.pem, settings.json, trust.json
+and helper.sqlite. The home appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import json
+import os
+import stat
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from model.canonical import sha256_hex
+from model.contract.envelope import SigningKey
+from model.contract.sealed import RecipientKey
+from model.errors import ContractError, InputError
+
+ROLES = ("coordinator", "reviewer")
+CERTIFICATE_DAYS = 3650  # it is pinned, so it ends when the home does, not by the calendar
+NAMES = ("localhost", "127.0.0.1")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """`allow_test_noise` admits simulations with seeded noise; `yearly_epsilon` caps ε a plan name and year."""
+
+    allow_test_noise: bool = False
+    yearly_epsilon: float | None = None
+
+
+@dataclass(frozen=True)
+class HelperHome:
+    """One helper's folder, opened. `trust` holds the public keys of coordinator and reviewer, or nothing yet."""
+
+    path: Path
+    signing: SigningKey
+    hpke: RecipientKey
+    settings: Settings
+    trust: Mapping[str, bytes]
+
+    @classmethod
+    def init(
+        cls,
+        path: Path,
+        trust: Mapping[str, bytes] | None = None,
+        settings: Settings | None = None,
+        names: Sequence[str] = NAMES,
+    ) -> HelperHome:
+        """Make a home with fresh keys and a certificate for `names`; InputError where something stands already."""
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise InputError(f"{path} exists and is not an empty folder; name a new folder for the helper's home")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            draft = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+            _write_home(draft, trust or {}, settings or Settings(), names)
+            os.replace(draft, path)
+        except OSError as error:
+            raise InputError(f"{path} cannot be written ({error.strerror}); name a folder you may write") from error
+        return cls.open(path)
+
+    @classmethod
+    def open(cls, path: Path) -> HelperHome:
+        """The home in `path`; InputError where it is none, is malformed, or has a key that others can read."""
+        try:
+            settings = Settings(**json.loads((path / "settings.json").read_text("utf-8")))
+            signing = SigningKey.from_private_bytes(_read_private(path / "keys" / "signing.key"))
+            hpke = RecipientKey.from_private_bytes(_read_private(path / "keys" / "hpke.key"))
+            _read_private(path / "keys" / "tls.key")
+        except FileNotFoundError as error:
+            raise InputError(f"{path} is no helper's home; make one with `pocketscore-review helper init`") from error
+        except (OSError, TypeError, ValueError, ContractError) as error:
+            raise InputError(f"the helper's home {path} is malformed ({error}); make a new one") from error
+        held = path / "trust.json"
+        return cls(path, signing, hpke, settings, read_trust(held) if held.exists() else {})
+
+    def trusting(self, trust: Mapping[str, bytes]) -> HelperHome:
+        """This home once it trusts these keys, which are set once; InputError where it trusts others already."""
+        if self.trust and dict(self.trust) != dict(trust):
+            raise InputError("the helper already trusts other keys; make a new home for another coordinator")
+        _write(self.path / "trust.json", _trust_text(trust))
+        return HelperHome.open(self.path)
+
+    @property
+    def store(self) -> Path:
+        """The SQLite file of its releases, messages and log."""
+        return self.path / "helper.sqlite"
+
+    @property
+    def certificate(self) -> Path:
+        """The certificate (PEM) that a coordinator pins."""
+        return self.path / "tls.pem"
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of the certificate's DER form."""
+        found = x509.load_pem_x509_certificate(self.certificate.read_bytes())
+        return sha256_hex(found.public_bytes(serialization.Encoding.DER))
+
+    def about(self) -> dict[str, str]:
+        """What a plan and a coordinator must name, in hex: both public keys and the certificate's fingerprint."""
+        keys = {"helper_key": self.hpke.public_bytes.hex(), "signing_key": self.signing.public_bytes.hex()}
+        return {**keys, "certificate_sha256": self.fingerprint}
+
+    @property
+    def tls_key(self) -> Path:
+        """The certificate's private key (PEM, 0600)."""
+        return self.path / "keys" / "tls.key"
+
+
+def read_trust(path: Path) -> dict[str, bytes]:
+    """Public keys by role from a run's keys.json, `{role: {"public": hex}}`; InputError without both roles."""
+    try:
+        raw = json.loads(path.read_text("utf-8"))
+        found = {role: bytes.fromhex(raw[role]["public"]) for role in ROLES}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} names no public keys of {' and '.join(ROLES)}; give the run's keys.json") from error
+    if len(set(found.values())) != len(ROLES) or any(len(key) != 32 for key in found.values()):
+        raise InputError(f"{path} needs two different keys of 32 bytes; the reviewer's must not be the coordinator's")
+    return found
+
+
+def _write_home(home: Path, trust: Mapping[str, bytes], settings: Settings, names: Sequence[str]) -> None:
+    (home / "keys").mkdir(mode=0o700)
+    _write(home / "keys" / "signing.key", SigningKey.generate().private_bytes())
+    _write(home / "keys" / "hpke.key", RecipientKey.generate().private_bytes())
+    certificate, key = self_signed(names)
+    _write(home / "keys" / "tls.key", key)
+    _write(home / "tls.pem", certificate, 0o644)
+    _write(home / "settings.json", json.dumps(asdict(settings), indent=2).encode())
+    if trust:
+        _write(home / "trust.json", _trust_text(trust))
+
+
+def self_signed(names: Sequence[str], days: int = CERTIFICATE_DAYS) -> tuple[bytes, bytes]:
+    """A certificate for `names` that vouches for itself alone (no CA), and its P-256 key, both PEM."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "pocketscore helper")])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(days=days))
+        .add_extension(x509.SubjectAlternativeName([_name(name) for name in names]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return made.public_bytes(serialization.Encoding.PEM), private
+
+
+def _name(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
+
+
+def _trust_text(trust: Mapping[str, bytes]) -> bytes:
+    return json.dumps({role: {"public": trust[role].hex()} for role in ROLES}, indent=2).encode()
+
+
+def _write(path: Path, data: bytes, mode: int = 0o600) -> None:
+    """A new file with `data`, of that mode from its first byte on, replacing what stood there at once."""
+    handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with os.fdopen(handle, "wb") as file:
+        os.fchmod(file.fileno(), mode)
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(draft, path)
+
+
+def _read_private(path: Path) -> bytes:
+    if stat.S_IMODE(path.stat().st_mode) & 0o077:
+        raise InputError(f"{path} can be read by others; run chmod 600 on it, or make a new home if it was exposed")
+    return path.read_bytes()
