@@ -14,16 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl_client.phones import Task
-from model.contract.plan import TrainingPlan
 from model.errors import RoundError
-from model.privacy.mechanism import GaussianRelease
 from model.risk.calibration import CELLS, logit_histogram
 from model.risk.knots import Knots, histogram_layout, rows_histogram
 
 if TYPE_CHECKING:
     from model.risk.network import RiskNetwork
 
-CHARGES = {"knots": "knots", "train": "training", "calibrate": "calibration", "evaluate": "evaluation"}
 Floats = NDArray[np.float64]
 ROWS_A_CHUNK = 1 << 13  # the network's inputs are some 650 numbers a row
 
@@ -139,14 +136,6 @@ def _mlp_logits(network: RiskNetwork, x: NDArray[np.float32]) -> Floats:
     with torch.no_grad():
         found: Floats = network(torch.from_numpy(np.array(x))).double().numpy()
     return found
-
-
-def part_of(plan: TrainingPlan, kind: str) -> tuple[str, float]:
-    """(split, participation) of the phones a task is for, as its charge says; defaults where privacy is off."""
-    charge: GaussianRelease | None = {c.name: c for c in plan.privacy.charges}.get(CHARGES[kind])
-    if charge is not None:
-        return charge.split, charge.sampling
-    return ("holdout" if kind == "evaluate" else "train"), (plan.participation if kind == "train" else 1.0)
 
 
 def _slices(count: int) -> list[slice]:

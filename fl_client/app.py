@@ -13,19 +13,22 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, RecordDict
+from flwr.app import Array, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from fl_client.answers import answer_size
 from fl_client.egress import Egress, MemoryEgress
-from fl_client.phones import Partial, Phone, Phones, Task
+from fl_client.phones import Phone, Phones, Task
+from fl_client.replies import write_reply
 from model.canonical import decode
 from model.contract.envelope import Signed, verify
 from model.contract.plan import DOMAIN, TrainingPlan
-from model.contract.update import PARTIAL_SCHEMA, PartialHeader, TaskHeader, check_vector
-from model.errors import ContractError, PocketScoreError, RoundError, UpdateError
+from model.contract.update import TaskHeader
+from model.errors import ContractError, PocketScoreError, RoundError
 from model.policy.rules import load_pack, require_allowed
+from model.privacy.noise import ByteSource, OsSource
 from model.risk.knots import Knots
+from model.secagg.context import model_digest
+from model.secagg.room import require_no_wrap
 
 REFUSED = 0  # Flower's code for an unspecified error
 MAX_HEADER_BYTES = 4096
@@ -46,9 +49,9 @@ class Trust:
     required: tuple[str, ...]
 
     def plan_of(self, data: bytes) -> TrainingPlan:
-        """The plan in these bytes once every required key has signed it and its policy pack allows it.
+        """The plan in these bytes once every required key has signed it, its policy pack allows it and no sum wraps.
 
-        SignatureError, ContractError or PolicyError, in one sentence, otherwise.
+        SignatureError, ContractError, PolicyError or RoundError, in one sentence, otherwise.
         """
         return _believed(data, tuple(sorted(self.keyring.items())), self.required)
 
@@ -60,6 +63,7 @@ def _believed(data: bytes, keyring: tuple[tuple[str, bytes], ...], required: tup
     payload = verify(Signed.from_bytes(data), DOMAIN, dict(keyring), threshold=threshold, required=required)
     plan = TrainingPlan.from_dict(payload)
     require_allowed(plan, load_pack(plan.policy_pack))
+    require_no_wrap(plan)
     return plan
 
 
@@ -67,22 +71,24 @@ def make_client_app(
     load: Callable[[Context], Phones],
     trust: Callable[[Context], Trust],
     door: Callable[[Context], Egress] = lambda context: MemoryEgress(int(time.time())),
+    entropy: ByteSource | None = None,
 ) -> ClientApp:
     """A ClientApp over the phones that `load` finds for a node, the keys that `trust` finds, and their `door`.
 
     Every answer leaves through the egress, which checks it against its closed schema and byte budget and records it;
     a device's own keeps the ledger, a farm's is in memory. "train" and the queries "knots", "calibrate" and
-    "evaluate" are answered with one int64 vector and a header of counts, and nothing else. A refusal is an error
-    reply with the name of the error's class; its sentence is logged.
+    "evaluate" are answered with one vector and a header of counts, in mode helper with the sealed seeds of its masks,
+    and nothing else. A refusal is an error reply with the name of the error's class; its sentence is logged. `entropy`
+    is for masks and phones' own noise: the operating system's unless a test gives another.
     """
-    app = ClientApp()
+    app, random = ClientApp(), entropy or OsSource()
 
     def answer(kind: str) -> Callable[[Message, Context], Message]:
         def handler(message: Message, context: Context) -> Message:
             try:
                 task = read_task(message.content, trust(context), kind)
                 partial = load(context).partial(task)
-                return Message(write_partial(task, partial, door(context)), reply_to=message)
+                return Message(write_reply(task, partial, door(context), random), reply_to=message)
             except PocketScoreError as error:
                 # The sentence may speak of this phone, so it stays here; the coordinator learns its kind.
                 log.warning("refused a %s task: %s", kind, error)
@@ -118,26 +124,15 @@ def read_task(content: RecordDict, trust: Trust, kind: str) -> Task:
     if header.round > plan.rounds + 2:
         raise RoundError(f"round {header.round} lies beyond the plan's {plan.rounds}; ask the coordinator again")
     knots = _knots(noted) if noted else None
-    return Task(kind, header.round, plan, knots, _read_flat(array))
+    flat = _read_flat(array)
+    received = model_digest(np.ascontiguousarray(flat, dtype="<f4").tobytes(), noted)
+    return Task(kind, header.round, plan, knots, flat, received)
 
 
 @lru_cache(maxsize=4)
 def _knots(noted: bytes) -> Knots:
     # They come with every message of a run and stay the same from the first round on.
     return Knots.from_dict(decode(noted, max_bytes=MAX_KNOTS_BYTES))
-
-
-def write_partial(task: Task, partial: Partial, door: Egress) -> RecordDict:
-    """The reply, out through `door`: header and vector. UpdateError where the topology's count is broken, EgressError
-    where the egress refuses; nothing leaves then."""
-    if task.plan.topology == "field" and partial.phones != 1:
-        raise UpdateError(f"a field node answers for one phone, not {partial.phones}; run farms under a farm plan")
-    dim = answer_size(task)
-    vector = check_vector(partial.sum, dim, float("inf"))
-    header = PartialHeader(PARTIAL_SCHEMA, task.plan.digest, task.round, task.kind, partial.phones, dim)
-    head, body = door.partial(header.to_dict(), np.ascontiguousarray(vector, dtype="<i8").tobytes())
-    leaving = np.frombuffer(body, dtype="<i8").astype(np.int64)
-    return RecordDict({"partial": ConfigRecord({"header": head}), "sum": ArrayRecord({"sum": Array(leaving)})})
 
 
 def _has(content: RecordDict, configs: Mapping[str, set[str]], arrays: Mapping[str, set[str]]) -> bool:

@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 from model.canonical import digest
+from model.contract.masked import MAX_BATCH_BYTES
 from model.errors import EgressError
 
 
@@ -84,6 +85,7 @@ _TIME = whole(0, 1 << 40)
 MAX_NUMBERS = 1 << 20  # of one sum (spec 3.2)
 _SUM_BYTES = 8 * MAX_NUMBERS
 _SUM_BUDGET = _SUM_BYTES + 4096
+_SEEDS_BYTES = MAX_BATCH_BYTES  # one of SEED_BYTES a phone, so a farm has many
 _PARTIAL = {
     "schema": text(r"pocketscore\.partial/1"),
     "plan_digest": _DIGEST,
@@ -137,5 +139,18 @@ DECLARED: Mapping[str, Declared] = {
         ),
         Declared("update/1", _SUM_BUDGET, False, {**_PARTIAL, "kind": text("train")}),
         Declared("analytics/1", _SUM_BUDGET, False, {**_PARTIAL, "kind": text("knots|calibrate|evaluate")}),
+        Declared(
+            "masked/1",
+            _SUM_BYTES // 2 + _SEEDS_BYTES + 4096,
+            False,  # as a whole; each seed in it is
+            {
+                **_PARTIAL,
+                "schema": text(r"pocketscore\.masked/1"),
+                "kind": text("knots|train|calibrate|evaluate"),
+                "model_digest": _DIGEST,
+                "values": blob(_SUM_BYTES // 2),
+                "seeds": blob(_SEEDS_BYTES),
+            },
+        ),
     )
 }

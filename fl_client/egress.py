@@ -17,6 +17,7 @@ from typing import Any
 from fl_client.declared import DECLARED, Declared
 from model.canonical import encode, sha256_hex
 from model.contract.envelope import SigningKey, sign
+from model.contract.masked import SEED_BYTES
 from model.contract.sealed import seal
 from model.errors import EgressError
 
@@ -88,6 +89,24 @@ class Egress:
         head = encode(dict(header))
         self._leave(DECLARED[kind], head + vector, "", "")
         return head, vector
+
+    def masked(self, header: Mapping[str, Any], vector: bytes, seeds: bytes) -> tuple[bytes, bytes, bytes]:
+        """A masked sum on its way into a Flower message, checked and recorded as one message.
+
+        `header` is a `MaskedHeader` as a dict. Returns the canonical header, the vector and the seeds. EgressError as
+        `release`, where the vector is not `dim` residues, and where there is not one sealed seed a phone.
+        """
+        declared = DECLARED["masked/1"]
+        declared.check({**header, "values": vector, "seeds": seeds})
+        sizes = (4 * header["dim"], SEED_BYTES * header["phones"])
+        if (len(vector), len(seeds)) != sizes:
+            raise EgressError(
+                f"a masked sum of {len(vector)} bytes with {len(seeds)} bytes of seeds is not the {sizes[0]} and "
+                f"{sizes[1]} of its header; nothing left the phone"
+            )
+        head = encode(dict(header))
+        self._leave(declared, head + vector + seeds, "", "")
+        return head, vector, seeds
 
     def lines(self) -> list[Departure]:
         """Every departure so far; EgressError if the ledger was cut or edited."""

@@ -29,13 +29,17 @@ class Phone:
 
 @dataclass(frozen=True)
 class Task:
-    """One question of a signed plan. `flat` is the model asked about: empty for knots, v for train, then theta."""
+    """One question of a signed plan. `flat` is the model asked about: empty for knots, v for train, then theta.
+
+    `model_digest` (13.3) is of flat and knots as they were received; masks are bound to it.
+    """
 
     kind: str
     round: int
     plan: TrainingPlan
     knots: Knots | None
     flat: NDArray[np.float32]
+    model_digest: str = ""
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fl_client.answers import histogram, knots_of, part_of
+from fl_client.answers import histogram, knots_of
 from fl_client.phones import Partial, Phone, Task
 from fl_client.training import Learner, train_phone
+from model.contract.releases import split_of
 from model.errors import UpdateError
 
 
@@ -20,7 +21,7 @@ class OnePhone:
 
     def partial(self, task: Task) -> Partial:
         """The phone's own answer. UpdateError, which looks like absence, when the question is for other phones."""
-        split, _ = part_of(task.plan, task.kind)
+        split, _ = split_of(task.plan, task.kind)
         if split != "all" and (split == "holdout") != self.phone.holdout:
             raise UpdateError(f"this phone is not in the {split} split; ask the others")
         if task.kind == "train":

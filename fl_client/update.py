@@ -1,7 +1,8 @@
-"""The only road of an update: Delta → Clipped → Encoded. An illegal order cannot be written (spec 7.5).
+"""The only road of an update: Delta → Clipped → Encoded → Sealed. An illegal order cannot be written (spec 7.5, 13.4).
 
 Each stage is made by the one before it alone; only `Encoded` may enter a sum, and it cannot be longer than the
-clip norm, because rounding is toward zero: no coordinate grows, so no norm does.
+clip norm, because rounding is toward zero: no coordinate grows, so no norm does. Where sums are masked only `Sealed`
+has bytes to leave with.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from numpy.typing import NDArray
 
 from model.errors import UpdateError
 from model.privacy.clipping import clip, clip_rows
+from model.privacy.noise import ByteSource
+from model.secagg.context import Context
+from model.secagg.two_server import shield_sum
 
 Matrix = NDArray[np.float64]
 _STAGE = object()
@@ -66,6 +70,33 @@ class Encoded:
 
     def __post_init__(self) -> None:
         _refuse_shortcut(self.stage, "Clipped.encode")
+
+    def seal(self, helper: bytes, context: Context, entropy: ByteSource) -> Sealed:
+        """Under a fresh mask, whose seed is sealed to the helper's 32 public bytes."""
+        return seal_sum(self.units, 1, helper, context, entropy)
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """A masked sum of `phones` phones: `vector` is uniform to whoever cannot open the `seeds`, one a phone.
+
+    Made by `Encoded.seal` and `seal_sum` only. The vector is `context.dim` little-endian 32-bit residues.
+    """
+
+    phones: int
+    vector: bytes
+    seeds: bytes
+    context: Context
+    stage: object
+
+    def __post_init__(self) -> None:
+        _refuse_shortcut(self.stage, "seal_sum")
+
+
+def seal_sum(units: NDArray[np.int64], phones: int, helper: bytes, context: Context, entropy: ByteSource) -> Sealed:
+    """What a node sends of the sum (d,) of its phones, each under a mask of its own; UpdateError for another shape."""
+    shielded = shield_sum(units, phones, helper, context, entropy)
+    return Sealed(phones, shielded.vector.astype("<u4").tobytes(), shielded.seed, context, _STAGE)
 
 
 def to_units(values: NDArray[np.float64], scale: int) -> NDArray[np.int64]:

@@ -16,6 +16,7 @@ from fl_server import rounds
 from fl_server.budget import Budget
 from fl_server.checkpoint import Checkpoint
 from fl_server.coordinator import Coordinator, Progress
+from fl_server.helper import SecondServer
 from fl_server.rounds import Phase, Release, State
 from fl_server.strategy import Clock, FederationStrategy
 from model.canonical import decode
@@ -55,6 +56,7 @@ def run(
     folder: Path,
     *,
     source: Callable[[Phase], ByteSource] | None = None,
+    second: SecondServer | None = None,
     on_progress: Progress = lambda release, state: None,
     timeout: float = 3600.0,
     clock: Clock = time,
@@ -62,12 +64,15 @@ def run(
     """Run, or resume, the plan in `signed` with its releases under `folder`; rounds close `timeout` seconds after they
     open.
 
-    The coordinator is its own signer, so signatures are for phones to check. RunError, RoundError or BudgetError in
-    one sentence; what was released before stays in `folder`, and calling again resumes.
+    `second` is the helper of a plan of mode helper. The coordinator is its own signer, so signatures are for phones to
+    check. RunError, RoundError or BudgetError in one sentence; what was released before stays in `folder`, and calling
+    again resumes.
     """
     plan = TrainingPlan.from_dict(decode(signed.payload, max_bytes=1 << 22))
     with Checkpoint(folder, plan.digest) as checkpoint:
-        coordinator = Coordinator(signed, plan, budget, checkpoint, source=source, on_progress=on_progress)
+        coordinator = Coordinator(
+            signed, plan, budget, checkpoint, source=source, second=second, on_progress=on_progress
+        )
         FederationStrategy(coordinator, timeout=timeout, clock=clock).run(grid)
         return result_of(plan, coordinator.state, tuple(coordinator.releases))
 

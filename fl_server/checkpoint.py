@@ -3,7 +3,9 @@
 Order of writes in a phase: ε is reserved (budget); answers are collected, in memory only; `drawing` is written;
 noise is drawn; the release appears by rename. So after a kill there is either the one release, or a phase that never
 drew noise and is collected again under its reservation, or one that may have drawn and is void. There is never a
-second draw on the same sum (cases 23, 24). A folder serves one coordinator at a time (case 27).
+second draw on the same sum (cases 23, 24). In mode helper the masked answers are kept before the helper is asked, so
+that after a kill it is asked for the same batch again and gives the same share. A folder serves one coordinator at a
+time (case 27).
 """
 
 from __future__ import annotations
@@ -70,6 +72,21 @@ class Checkpoint:
         """Whether a run ended between `drawing` and its release."""
         return (self._folder / f"drawing-{phase.round:05d}").exists() and not self._path(phase.round).exists()
 
+    def collected(self, phase: Phase, batch: bytes) -> None:
+        """Durably keep the masked answers of this phase before the helper is asked: a second try asks the same."""
+        _write(self._batch(phase.round), batch)
+
+    def batch(self, phase: Phase) -> bytes | None:
+        """What `collected` kept; None where there is nothing."""
+        try:
+            return self._batch(phase.round).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def forget(self, round_: int) -> None:
+        """Drop what `collected` kept, once it is released or will never be."""
+        self._batch(round_).unlink(missing_ok=True)
+
     def commit(self, release: Release) -> None:
         """Make a release durable; only now does it exist. RunError if this round has one already."""
         path = self._path(release.round)
@@ -79,9 +96,13 @@ class Checkpoint:
         head["refused"] = list(release.refused)
         vector = np.ascontiguousarray(release.noised, dtype="<i8").tobytes()
         _write(path, encode({**head, "plan_digest": self._plan_digest, "noised": vector}))
+        self.forget(release.round)
 
     def _path(self, round_: int) -> Path:
         return self._folder / f"release-{round_:05d}.cbor"
+
+    def _batch(self, round_: int) -> Path:
+        return self._folder / f"batch-{round_:05d}.cbor"
 
     def _read(self, path: Path) -> Release:
         try:

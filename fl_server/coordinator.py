@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,24 +13,23 @@ from fl_server import rounds
 from fl_server.aggregate import add, noised
 from fl_server.budget import Budget, Reservation
 from fl_server.checkpoint import Checkpoint
-from fl_server.cohort import minimum, require_cohort
+from fl_server.cohort import minimum
+from fl_server.helper import SecondServer
 from fl_server.rounds import Phase, Release, State
-from model.canonical import decode, encode, sha256_hex
+from fl_server.shielded import Garbage, Shielded
+from fl_server.sieve import Answer, Counts, Sieve
+from model.canonical import encode, sha256_hex
 from model.contract.envelope import Signed
 from model.contract.plan import TrainingPlan
-from model.contract.update import (
-    TASK_SCHEMA,
-    PartialHeader,
-    TaskHeader,
-    check_answer,
-    check_vector,
-    norm_bound,
-    read_vector,
-)
-from model.errors import ContractError, RunError, UpdateError
+from model.contract.update import TASK_SCHEMA, TaskHeader
+from model.errors import RunError
 from model.privacy.noise import ByteSource, OsSource, SeededSource
+from model.secagg.context import model_digest
+from model.secagg.room import require_no_wrap
 
-MAX_HEADER_BYTES = 4096
+__all__ = ["Answer", "Coordinator", "Progress", "Question", "noise_for"]
+
+BY_SERVER = ("central", "helper")
 Progress = Callable[[Release, State], None]
 
 
@@ -43,14 +43,10 @@ class Question:
     knots: bytes
     flat: NDArray[np.float32]
 
-
-@dataclass(frozen=True)
-class Answer:
-    """What one node sent back: header and little-endian int64 vector, both as bytes and not yet believed."""
-
-    node: int
-    header: bytes
-    vector: bytes
+    @cached_property
+    def model_digest(self) -> str:
+        """Digest of the model in this question (13.3), which masked answers must name."""
+        return model_digest(np.ascontiguousarray(self.flat, dtype="<f4").tobytes(), self.knots)
 
 
 def noise_for(plan: TrainingPlan) -> Callable[[Phase], ByteSource]:
@@ -71,12 +67,14 @@ class Coordinator:
         checkpoint: Checkpoint,
         *,
         source: Callable[[Phase], ByteSource] | None = None,
+        second: SecondServer | None = None,
         on_progress: Progress = lambda release, state: None,
     ) -> None:
         if budget.plan != plan:
             raise RunError("the budget belongs to another plan; open the one of this run")
         self.plan, self._signed, self._budget, self._checkpoint = plan, signed.to_bytes(), budget, checkpoint
         self._source, self._on_progress = source or noise_for(plan), on_progress
+        self._shielded = _shielded(plan, self._signed, second, checkpoint)
         for phase in rounds.schedule(plan):
             minimum(plan, phase.population, phase.participation)
         self.releases = checkpoint.releases()
@@ -104,17 +102,37 @@ class Coordinator:
         the minimum cohort: nothing is released, and the reservation stays spent (case 21).
         """
         phase = question.phase
-        kept, refused = self._sift(phase, asked, answers)
-        refused += errors
-        phones = sum(header.phones for header, _ in kept.values())
-        least = minimum(self.plan, phase.population, phase.participation)
-        require_cohort(phones, least, phase.population, phase.name, refused)
-        total = add([vector for _, vector in kept.values()], self._dimension(phase))
+        sieve = Sieve(self.plan, phase, self._dimension(phase), question.model_digest)
+        sieve.sift(asked, answers)
+        sieve.refused += errors
+        sieve.require_cohort()
+        try:
+            if self._shielded is None:
+                total = add([counted.vector for counted in sieve.kept.values()], sieve.dim)
+            else:
+                total = self._shielded.close(sieve)
+        except Garbage as error:
+            return self._flag(phase, sieve.counts, error)
+        return self._release(phase, total, sieve.counts)
+
+    def _release(self, phase: Phase, total: NDArray[np.int64], counts: Counts) -> Release:
+        """Draw the server's noise, once, and commit."""
         self._checkpoint.drawing(phase)
-        drawn = noised(total, phase.charge, self.plan.privacy.grid_scale, self._source(phase))
-        release = Release(phase.kind, phase.round, phones, len(asked), len(kept), tuple(refused), drawn)
+        by_server = self.plan.privacy.mode in BY_SERVER
+        charge = phase.charge if by_server else None  # else the noise is in the answers
+        drawn = noised(total, charge, self.plan.privacy.grid_scale, self._source(phase))
+        release = Release(phase.kind, phase.round, *counts, drawn)
         self._commit(phase, release)
         return release
+
+    def _flag(self, phase: Phase, counts: Counts, error: Garbage) -> Release:
+        """A round whose sum is no sum of answers is void, and the record says why (case 40)."""
+        self._checkpoint.drawing(phase)
+        phones, asked, replied, refused = counts
+        nothing = np.zeros(self._dimension(phase), dtype=np.int64)
+        void = Release(phase.kind, phase.round, phones, asked, replied, (*refused, str(error)), nothing, void=True)
+        self._commit(phase, void)
+        return void
 
     def _commit(self, phase: Phase, release: Release) -> None:
         state = rounds.close(self.plan, self.state, release)
@@ -134,6 +152,20 @@ class Coordinator:
         if due is not None and self._checkpoint.may_have_drawn(due):
             nothing = np.zeros(self._dimension(due), dtype=np.int64)
             self._commit(due, Release(due.kind, due.round, 0, 0, 0, (), nothing, void=True))
+        elif due is not None and self._shielded is not None:
+            self._resume(self._shielded, due)
+
+    def _resume(self, shielded: Shielded, due: Phase) -> None:
+        """Put a batch that was collected before a kill to the helper again, which gives the same share."""
+        batch = shielded.kept(due)
+        if batch is None:
+            return
+        try:
+            total = shielded.lift(due, batch)
+        except Garbage as error:
+            self._flag(due, batch.counts, error)
+        else:
+            self._release(due, total, batch.counts)
 
     def _settle_one(self, name: str, release: Release) -> None:
         """Commit or void a release's reservation. RunError where ledger and checkpoint tell different stories."""
@@ -155,35 +187,14 @@ class Coordinator:
     def _dimension(self, phase: Phase) -> int:
         return rounds.dimension(self.plan, self.state, phase.kind)
 
-    def _sift(
-        self, phase: Phase, asked: Sequence[int], answers: Sequence[Answer]
-    ) -> tuple[dict[int, tuple[PartialHeader, NDArray[np.int64]]], list[str]]:
-        """Answers that may be added, by node, and one sentence for each that may not.
 
-        An identical answer twice counts once; two different ones from a node are both left out (case 17); a node
-        that was not asked is left out (case 18).
-        """
-        kept: dict[int, tuple[PartialHeader, NDArray[np.int64]]] = {}
-        seen: dict[int, Answer] = {}
-        refused: list[str] = []
-        for answer in answers:
-            if seen.setdefault(answer.node, answer) != answer:
-                kept.pop(answer.node, None)
-                refused.append(f"node {answer.node} sent two different answers; neither is counted")
-            elif answer.node not in asked:
-                refused.append(f"node {answer.node} was not asked in {phase.name}; register it first")
-            else:
-                try:
-                    kept[answer.node] = self._checked(phase, answer)
-                except (ContractError, UpdateError) as error:
-                    refused.append(f"node {answer.node}: {error}")
-        return kept, refused
-
-    def _checked(self, phase: Phase, answer: Answer) -> tuple[PartialHeader, NDArray[np.int64]]:
-        header = PartialHeader.from_dict(decode(answer.header, max_bytes=MAX_HEADER_BYTES))
-        task = TaskHeader(TASK_SCHEMA, self.plan.digest, phase.round, phase.kind)
-        dim, field = self._dimension(phase), self.plan.topology == "field"
-        check_answer(task, header, dim=dim, max_phones=phase.population, field=field)
-        reach = rounds.reach(self.plan, phase.kind)
-        bound = norm_bound(reach, self.plan.privacy.grid_scale, dim, header.phones)
-        return header, check_vector(read_vector(answer.vector, dim), dim, bound)
+def _shielded(
+    plan: TrainingPlan, signed: bytes, second: SecondServer | None, checkpoint: Checkpoint
+) -> Shielded | None:
+    """The coordinator's half of two servers in mode helper, None in others; RunError where the helper is missing."""
+    require_no_wrap(plan)
+    if plan.privacy.mode != "helper":
+        return None
+    if second is None:
+        raise RunError("the plan is of mode helper and no helper was named; start one and name its address")
+    return Shielded(plan, signed, second, checkpoint)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl_server.aggregate import Iterate, advance
-from fl_server.schedule import Phase, noise_sd, reach, schedule
+from fl_server.schedule import Phase, noise_reach, noise_sd, reach, schedule
 from model.contract.plan import TrainingPlan
 from model.errors import RoundError
 from model.risk import calibration
@@ -26,7 +26,7 @@ from model.risk.network import RiskNetwork
 from model.risk.objective import penalised
 from model.risk.precondition import Preconditioner
 
-__all__ = ["Phase", "Release", "State", "close", "current", "noise_sd", "reach", "replay", "schedule"]
+__all__ = ["Phase", "Release", "State", "close", "current", "noise_reach", "noise_sd", "reach", "replay", "schedule"]
 
 EVALUATION_CELLS = 20
 Vector = NDArray[np.float64]

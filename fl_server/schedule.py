@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from model.contract import releases
 from model.contract.plan import TrainingPlan
+from model.contract.releases import CHARGES, reach
 from model.errors import RoundError
 from model.privacy.mechanism import GaussianRelease
-from model.privacy.noise import grid_sigma
-from model.risk.knots import histogram_sensitivity
 
-CHARGES = {"knots": "knots", "train": "training", "calibrate": "calibration", "evaluate": "evaluation"}
+__all__ = ["Phase", "noise_reach", "noise_sd", "reach", "schedule"]
 
 
 @dataclass(frozen=True)
@@ -53,23 +53,22 @@ def schedule(plan: TrainingPlan) -> tuple[Phase, ...]:
 
 
 def noise_sd(phase: Phase, plan: TrainingPlan) -> float:
-    """Standard deviation of the noise of one number of a release, in its own unit."""
-    if phase.charge is None or phase.charge.noise_multiplier == 0:
-        return 0.0
-    return grid_sigma(phase.charge, plan.privacy.grid_scale) / plan.privacy.grid_scale
+    """Standard deviation of all the noise in one number of a release, whoever adds it, in the release's own unit."""
+    return releases.noise_sd(plan, phase.kind)
 
 
-def reach(plan: TrainingPlan, kind: str) -> float:
-    """Largest L2 norm of what one phone adds to a sum of this kind: its sensitivity to zeroing that phone out."""
-    return {"knots": histogram_sensitivity(plan.schema), "train": plan.local.clip_norm}.get(kind, 1.0)
+def noise_reach(plan: TrainingPlan, phase: Phase, parties: int, dim: int) -> float:
+    """L2 norm, in grid units, that the noise of `parties` parties passes with probability below 2⁻⁴⁰.
+
+    A subgaussian vector's tail: σ(√d + √(2t)) is passed with probability e^−t (Hsu, Kakade & Zhang 2012, Thm 1).
+    """
+    sigma = releases.share_sigma(plan, phase.charge) if phase.charge else 0
+    return sigma * math.sqrt(parties) * (math.sqrt(dim) + math.sqrt(2 * 40 * math.log(2)))
 
 
 def _phase(kind: str, round_: int, charge: GaussianRelease | None, plan: TrainingPlan) -> Phase:
-    default = "holdout" if kind == "evaluate" else "train"
-    split = charge.split if charge else default
-    sizes = {"train": plan.phones, "holdout": plan.holdout_phones, "all": plan.phones + plan.holdout_phones}
-    sampling = charge.sampling if charge else (plan.participation if kind == "train" else 1.0)
-    return Phase(kind, round_, charge, sizes[split], sampling)
+    _, sampling = releases.split_of(plan, kind)
+    return Phase(kind, round_, charge, releases.population(plan, kind), sampling)
 
 
 def _check_charge(charge: GaussianRelease, kind: str, plan: TrainingPlan) -> None:

@@ -19,6 +19,8 @@ from model.errors import ContractError
 MAX_REASON = 120
 FIRST_POLL_SECONDS, LAST_POLL_SECONDS = 0.05, 1.0
 MESSAGE_TYPES = {"knots": "query.knots", "train": "train", "calibrate": "query.calibrate", "evaluate": "query.evaluate"}
+_PARTS = {"partial": {"header"}, "masked": {"header", "seeds"}}
+_DTYPES = {4: "<u4", 8: "<i8"}
 
 
 class Clock(Protocol):
@@ -146,32 +148,36 @@ def write_question(question: Question) -> RecordDict:
 
 
 def read_answer(node: int, content: RecordDict) -> Answer:
-    """The header and vector bytes of a reply. ContractError for any other record, key or array form (cases 8, 9, 14).
+    """The header, vector and, under masks, seed bytes of a reply. ContractError for any other record, key or array
+    form (cases 8, 9, 14).
 
     The array's own header is compared with the only one allowed for its length, never parsed, so it cannot claim a
     size or a type (case 10).
     """
     configs = {name: set(record) for name, record in content.config_records.items()}
     arrays = {name: set(record) for name, record in content.array_records.items()}
-    if (configs, arrays, len(content)) != ({"partial": {"header"}}, {"sum": {"sum"}}, 2):
+    name = "masked" if "masked" in configs else "partial"
+    if (configs, arrays, len(content)) != ({name: _PARTS[name]}, {"sum": {"sum"}}, 2):
         raise ContractError("a reply has other parts than spec 7.9 names; use the same release on both sides")
-    header = content.config_records["partial"]["header"]
-    if not isinstance(header, bytes):
-        raise ContractError("a reply's header is bytes; use the same release on both sides")
-    return Answer(node, header, _body(content.array_records["sum"]["sum"].data))
+    parts = content.config_records[name]
+    header, seeds = parts["header"], parts.get("seeds")
+    if not isinstance(header, bytes) or not isinstance(seeds, bytes | None):
+        raise ContractError("a reply's header and seeds are bytes; use the same release on both sides")
+    width = 4 if name == "masked" else 8
+    return Answer(node, header, _body(content.array_records["sum"]["sum"].data, width), seeds)
 
 
-def _body(data: bytes) -> bytes:
-    """What follows the one .npy header that fits a vector of '<i8' of this many bytes."""
+def _body(data: bytes, width: int) -> bytes:
+    """What follows the one .npy header that fits a vector of this many bytes, of '<i8' or '<u4' by its width."""
     for size in (128, 192):
-        head = _npy_header((len(data) - size) // 8)
+        head = _npy_header((len(data) - size) // width, _DTYPES[width])
         if len(head) == size and data.startswith(head):
             return data[size:]
-    raise ContractError("a sum is not one vector of little-endian 64-bit integers; encode it on the plan's grid")
+    raise ContractError(f"a sum is not one vector of {8 * width}-bit little-endian integers; encode it as planned")
 
 
-def _npy_header(length: int) -> bytes:
+def _npy_header(length: int, descr: str) -> bytes:
     buffer = io.BytesIO()
-    shape = {"descr": "<i8", "fortran_order": False, "shape": (max(length, 0),)}
+    shape = {"descr": descr, "fortran_order": False, "shape": (max(length, 0),)}
     np.lib.format.write_array_header_1_0(buffer, shape)
     return buffer.getvalue()

@@ -13,8 +13,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from fl_client.answers import part_of
 from fl_client.phones import Partial, Task, coins
+from model.contract.releases import split_of
 from model.errors import RunError
 from simulation.attendance import Attendance
 from simulation.availability import tiers_of
@@ -47,7 +47,7 @@ class Farm:
         """The sum over this farm's phones that take part, unlabelled ones included with zeros."""
         if task.plan.schema != self.data.schema:
             raise RunError("the plan's schema is not the one these phones were made with; prepare the farm again")
-        split, participation = part_of(task.plan, task.kind)
+        split, participation = split_of(task.plan, task.kind)
         crowd = self._taking_part(split, participation, task)
         if task.kind != "train":
             return Partial(crowd.phones, counted(task, crowd))

@@ -13,9 +13,10 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 
 from fl_client.answers import answer_size
-from fl_client.app import Trust, make_phone_app, read_task, write_partial
+from fl_client.app import Trust, make_phone_app, read_task
 from fl_client.egress import MemoryEgress
 from fl_client.phones import Partial, Phone, Task
+from fl_client.replies import write_partial
 from fl_client.single import OnePhone
 from model.canonical import encode
 from model.contract.envelope import SigningKey, sign

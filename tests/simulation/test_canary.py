@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fl_client.app import write_partial
 from fl_client.device import Phone, score_phone
 from fl_client.egress import MemoryEgress
 from fl_client.events import to_columns
 from fl_client.identity import LenderCard
 from fl_client.phones import Partial, Task
+from fl_client.replies import write_partial
 from fl_client.scoring import Scorer
 from fl_server.lending.keys import LenderHome
 from model.contract.envelope import SigningKey
