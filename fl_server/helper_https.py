@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
+from fl_server.helper import HelperRefused
 from model.canonical import sha256_hex
 from model.contract.caller import HEADER, caller_header
 from model.contract.envelope import Signed, SigningKey, keyid, verify
@@ -66,7 +67,7 @@ class HttpsHelper:
         if signed.domain == REFUSAL_DOMAIN:
             refusal = Refusal.from_dict(verify(signed, REFUSAL_DOMAIN, ring))
             self._on_refusal(signed)
-            raise HelperRefused(refusal)
+            raise HelperRefused(refusal, signed)
         check_share(Share.from_dict(verify(signed, SHARE_DOMAIN, ring)), request)
         return signed
 
@@ -99,14 +100,6 @@ class HttpsHelper:
         if answer.status not in (200, 409):
             raise RoundError(f"the helper took no batch (HTTP {answer.status}: {_plain(told)}); correct it and resume")
         return told
-
-
-class HelperRefused(RoundError):
-    """The helper's signed no, with its own sentence; `refusal` has the code and the messages to leave out."""
-
-    def __init__(self, refusal: Refusal) -> None:
-        super().__init__(f"the helper refused ({refusal.code}): {refusal.sentence}")
-        self.refusal = refusal
 
 
 def check_share(share: Share, request: BatchRequest) -> Share:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fl_server import rounds
 from fl_server.checkpoint import Checkpoint
-from fl_server.helper import RefusedBatch, SecondServer
+from fl_server.helper import HelperRefused, SecondServer
 from fl_server.rounds import Phase
 from fl_server.sieve import Counts, Sieve
 from model.canonical import decode, encode
@@ -80,9 +80,9 @@ class Shielded:
             self.checkpoint.collected(sieve.phase, encode(batch.to_dict()))
             try:
                 return self.lift(sieve.phase, batch)
-            except RefusedBatch as refused:
+            except HelperRefused as refused:
                 why = "the helper cannot count its message; ask this node what it answered"
-                if not refused.messages or not sieve.leave_out(refused.messages, ids, why):
+                if not sieve.leave_out(refused.refusal.messages, ids, why):
                     raise
                 sieve.require_cohort()
 
@@ -105,7 +105,7 @@ class Shielded:
                 noise_multiplier=charge.noise_multiplier,
                 sigma=share_sigma(self.plan, charge),
             )
-        except RefusedBatch as refused:
+        except HelperRefused as refused:
             if refused.final:
                 self.checkpoint.drawing(phase)  # nothing else can come of this phase: a resumed run voids it
             self.checkpoint.forget(phase.round)

@@ -54,8 +54,10 @@ def federate(
         signed = workspace.signed()
         plan = TrainingPlan.from_dict(decode(signed.payload, max_bytes=1 << 22))
         timing = _timing(grid)
-        with Budget(workspace.ledger, plan) as budget:
-            results.append(run(grid, signed, budget, workspace.releases, on_progress=on_progress, **timing))
+        with Budget(workspace.ledger, plan) as budget, workspace.second_server(plan) as second:
+            results.append(
+                run(grid, signed, budget, workspace.releases, second=second, on_progress=on_progress, **timing)
+            )
 
     client_app = make_client_app(load, lambda context: trust)
     configs = [{"partition-id": index, "num-partitions": nodes} for index in range(nodes)]

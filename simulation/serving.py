@@ -11,6 +11,7 @@ from flwr.serverapp import Grid
 
 from fl_server.app import Result, run
 from fl_server.budget import Budget
+from fl_server.rounds import Release, State
 from model.canonical import decode, encode
 from model.contract.plan import TrainingPlan
 from model.errors import RunError
@@ -25,12 +26,14 @@ def serve(grid: Grid, workspace: Workspace) -> Result:
     signed = workspace.signed()
     plan = TrainingPlan.from_dict(decode(signed.payload, max_bytes=1 << 22))
     _await_nodes(grid, workspace.expected_nodes)
-    with Budget(workspace.ledger, plan) as budget:
-        result = run(
-            grid, signed, budget, workspace.releases, on_progress=lambda r, s: log.info("%s %d", r.kind, r.round)
-        )
+    with Budget(workspace.ledger, plan) as budget, workspace.second_server(plan) as second:
+        result = run(grid, signed, budget, workspace.releases, second=second, on_progress=_log)
     write_result(workspace.result, result)
     return result
+
+
+def _log(release: Release, state: State) -> None:
+    log.info("%s %d", release.kind, release.round)
 
 
 def _await_nodes(grid: Grid, nodes: int) -> None:

@@ -3,14 +3,16 @@
 Flower runs server and nodes as processes that share nothing but a path, so everything they need lies in one folder:
 `data/` (memory-mapped), `plan.cbor` (signed), `trust.cbor` (public keys), `releases/`, `ledger.jsonl`,
 `simulation_only/` (norms, samples and who was reached, written by farms, never sent), `attendance.json` (who answers;
-absent where everybody does), `result.cbor`.
+absent where everybody does), `result.cbor`. Where a plan is of mode helper, that helper's home lies beside the folder
+and what it refused in `refusals/`.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +21,9 @@ from numpy.typing import NDArray
 
 from fl_client.app import Trust
 from fl_client.phones import Task
+from fl_server.helper import Beside, SecondServer
+from fl_server.review.helper.desk import HelperDesk
+from fl_server.review.helper.home import HelperHome, Settings
 from model.canonical import decode, encode
 from model.contract.envelope import Signed, SigningKey, sign
 from model.contract.plan import DOMAIN, TrainingPlan
@@ -55,6 +60,28 @@ class Workspace:
         return self.folder / "result.cbor"
 
     @property
+    def helper(self) -> Path:
+        """The home of the simulated run's helper: beside the folder, for it outlives the federation."""
+        return self.folder.with_name(f"{self.folder.name}.helper")
+
+    def helper_key(self) -> str:
+        """The helper's public key in hex, for the plan; its home is made the first time."""
+        if not self.helper.exists():
+            HelperHome.init(self.helper, settings=Settings(allow_test_noise=True))  # in simulations alone
+        return HelperHome.open(self.helper).hpke.public_bytes.hex()
+
+    @contextmanager
+    def second_server(self, plan: TrainingPlan) -> Iterator[SecondServer | None]:
+        """The helper of a plan of mode helper, at its desk in this process; None for other modes."""
+        if plan.privacy.mode != "helper":
+            yield None
+            return
+        home = HelperHome.open(self.helper)
+        with HelperDesk(home) as desk:
+            keyring = {home.signing.keyid: home.signing.public_bytes}
+            yield SecondServer(Beside(desk.share), keyring, self.folder / "refusals")
+
+    @property
     def expected_nodes(self) -> int:
         """How many nodes the coordinator waits for before it asks the first question."""
         path = self.folder / "nodes"
@@ -80,8 +107,14 @@ class Workspace:
     ) -> None:
         """Save the dataset unless it is there; sign the plan by `keys` (coordinator, reviewer); note whom to trust.
 
-        `attendance` says which phones answer in time; None: all of them.
+        `attendance` says which phones answer in time; None: all of them. The helper of a plan of mode helper is told
+        whose signatures to trust; RunError where the plan names another helper than `helper_key`.
         """
+        if plan.privacy.mode == "helper":
+            if plan.privacy.helper_key != self.helper_key():
+                raise RunError("the plan names another helper than this workspace has; plan with its helper_key")
+            roles = {"coordinator": keys[0].public_bytes, "reviewer": keys[1].public_bytes}
+            HelperHome.open(self.helper).trusting(roles)
         if not (self.folder / "data").exists():
             data.save(self.folder / "data")
         (self.folder / "plan.cbor").write_bytes(sign(DOMAIN, plan.to_dict(), keys).to_bytes())
