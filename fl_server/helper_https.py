@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
+import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable
 from urllib.parse import urlsplit
@@ -88,14 +91,20 @@ class HttpsHelper:
         """One request on a connection of its own; RoundError where the helper says no without signing it."""
         until = time.monotonic() + self._seconds
         line = http.client.HTTPSConnection(self._host, self._port, timeout=self._seconds, context=self._context)
+        # A socket's timeout is for one read. The whole exchange ends here, however slowly it drips.
+        clock = threading.Timer(self._seconds, _cut, [line])
+        clock.start()
         try:
             line.connect()
             _require_pinned(line, self._pinned)
             headers = {HEADER: caller_header(body, self._public, self._signing), "Content-Type": "application/cbor"}
             line.request("POST", "/v1/batch", body, headers)
             answer = line.getresponse()
-            told = _bounded(answer, line, until)
+            told = _bounded(answer)
+            if time.monotonic() > until:
+                raise TimeoutError(f"it took over {self._seconds:g} seconds")
         finally:
+            clock.cancel()
             line.close()
         if answer.status not in (200, 409):
             raise RoundError(f"the helper took no batch (HTTP {answer.status}: {_plain(told)}); correct it and resume")
@@ -131,18 +140,20 @@ def _require_pinned(line: http.client.HTTPSConnection, pinned: str) -> None:
         raise RoundError("the helper shows another certificate than the one pinned; find out who answers there")
 
 
-def _bounded(answer: http.client.HTTPResponse, line: http.client.HTTPSConnection, until: float) -> bytes:
-    """The whole body, at most MAX_ANSWER bytes before `until`; OSError later than that."""
+def _cut(line: http.client.HTTPSConnection) -> None:
+    """End a connection from outside the thread that waits on it, which then sees it end."""
+    if line.sock is not None:
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(line.sock, socket.SHUT_RDWR)
+
+
+def _bounded(answer: http.client.HTTPResponse) -> bytes:
+    """The whole body, at most MAX_ANSWER bytes."""
     kept = bytearray()
-    while chunk := answer.read(CHUNK):
+    while chunk := answer.read1(CHUNK):
         kept += chunk
         if len(kept) > MAX_ANSWER:
             raise RoundError(f"the helper's answer is over {MAX_ANSWER} bytes; find out who answers there")
-        left = until - time.monotonic()
-        if left <= 0:
-            raise TimeoutError("the answer took too long")
-        if line.sock is not None:
-            line.sock.settimeout(left)
     if answer.length:
         raise http.client.IncompleteRead(bytes(kept), answer.length)
     return bytes(kept)
