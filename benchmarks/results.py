@@ -73,7 +73,7 @@ def one(job: Job) -> tuple[Job, Found]:
         table.dataset.save(place.data)
         plan = training.plan_of(place, source, options, int(time.time()))
         result, _ = training.train(place, plan, request, lambda stage, done, total: None)
-    watchers = observers(plan.privacy.charges, plan.privacy.delta, plan.privacy.mode)
+    watchers = observers(plan.privacy.charges, plan.privacy.delta, plan.privacy.mode, plan.privacy.honest)
     exact = figures.exact(figures.network_of(result), result.platt, table.dataset.split()[1])
     charged = figures.charged(result, watchers)
     numbers = (exact.auc, exact.ece, charged.private_auc, charged.private_auc_se, watchers.released_models)

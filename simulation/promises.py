@@ -7,22 +7,24 @@ reads releases in mode central; the coordinator, which sees who took part, in mo
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from model.contract.plan import TrainingPlan
 from model.contract.promise import Neighbours, PrivacyPlan
-from model.errors import BudgetError, InputError
+from model.errors import BudgetError, ContractError, InputError
 from model.privacy.accountant import calibrate
 from model.privacy.mechanism import GaussianRelease
 from model.privacy.observers import promised
 from model.secagg.fixedpoint import MAX_WRAP
+from model.secagg.graph import require_bound, require_private
 from model.secagg.room import LARGEST_SCALE, plan_wraps
 
 SHARES = {"knots": 0.15, "training": 0.70, "calibration": 0.15}
 GROUP = 1_000  # phones that mode pairwise masks as one sum
 LEAST_SCALE = 1 << 8
-DROPOUT = 0.1  # phones of a pairwise cohort that may be lost half-way
+DROPOUT = 0.1  # phones of a pairwise cohort that may be lost half-way; with the hostile ones, all that are not honest
+LEAST_CORRUPT = 0.05  # hostile phones the graph allows for, however honest they are said to be
 
 
 @dataclass(frozen=True)
@@ -110,9 +112,36 @@ def _pairwise(wish: Wish, sizes: Sizes) -> tuple[int, Neighbours]:
         raise InputError(
             f"--privacy pairwise masks at most {GROUP:,} phones in one sum and here are {most:,}; use --privacy helper"
         )
-    degree = min(sizes.train, sizes.holdout) - 1
-    threshold = degree // 2 + 1
-    return max(1, math.floor(wish.honest * sizes.least)), Neighbours(degree, threshold, 1 - wish.honest, DROPOUT)
+    honest = max(1, math.floor(wish.honest * sizes.least))
+    corrupt = max(LEAST_CORRUPT, round(1 - wish.honest - DROPOUT, 6))
+    return honest, graph_of({sizes.train, sizes.holdout}, corrupt)
+
+
+def graph_of(rosters: Collection[int], corrupt: float, dropout: float = DROPOUT) -> Neighbours:
+    """One graph whose bound (13.8) holds for every one of these rosters; InputError where none does.
+
+    Privacy asks for a high threshold and answering for a low one: with each degree the least private one is tried.
+    """
+    for degree in range(2, max(rosters), 2):
+        threshold = next(
+            (t for t in range(degree // 2 + 1, degree + 1) if _holds(rosters, degree, t, corrupt, True)), 0
+        )
+        if threshold and _holds(rosters, degree, threshold, corrupt, False):
+            return Neighbours(degree, threshold, corrupt, dropout)
+    raise InputError(
+        f"no graph of masks serves sums of {min(rosters)} and of {max(rosters)} phones with {corrupt:.0%} hostile and "
+        f"{dropout:.0%} lost; bring more phones, raise --honest, or use --privacy helper"
+    )
+
+
+def _holds(rosters: Collection[int], degree: int, threshold: int, corrupt: float, private: bool) -> bool:
+    graph, check = Neighbours(degree, threshold, corrupt, DROPOUT), require_private if private else require_bound
+    try:
+        for phones in rosters:
+            check(phones, graph)
+    except ContractError:
+        return False
+    return True
 
 
 def fixed_noise(noise: float, rounds: int, q: float, sensitivities: Mapping[str, float]) -> tuple[GaussianRelease, ...]:

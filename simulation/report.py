@@ -87,10 +87,24 @@ def _privacy(summary: Mapping[str, Any]) -> Table:
     table, eps = _grid("[bold]Privacy[/bold]"), summary["epsilon"]
     table.add_row("ε against releases", _number(eps["released_models"]), f"δ {eps['delta']:g}, {eps['relation']}")
     table.add_row("ε, participation seen", _number(eps["participation_viewer"]), f"a {eps['unit']} is protected")
-    table.add_row("ε against coordinator", _number(eps["coordinator"]), escape(eps["coordinator_reason"]))
+    table.add_row("ε against coordinator", _number(eps["coordinator"]), escape(eps["coordinator_reason"] or "it alone"))
+    table.add_row("ε against helper", _number(eps["helper"]), escape(eps["helper_reason"] or "it alone"))
+    if eps["condition"]:
+        table.add_row("holds", "", escape(eps["condition"]))
+    if eps["alone_round"] is not None:
+        table.add_row("ε of one release", _number(eps["alone_round"]), "if every other phone is hostile")
+    table.add_row("ε in 1 and 5 years", _years(eps["lifetime"]), "taking part every month")
     charges = ", ".join(f"{c['name']} z {c['noise_multiplier']:.3g}×{c['count']}" for c in eps["charges"])
     table.add_row("charged", str(sum(c["count"] for c in eps["charges"])), escape(charges))
     return table
+
+
+def _years(lifetime: Mapping[str, Any] | None) -> str:
+    """Exact composition of a plan repeated every month."""
+    if lifetime is None:
+        return "–"
+    values = (lifetime[name]["composed"] for name in ("one_year", "five_years"))
+    return " / ".join("–" if value is None else f"{value:.1f}" for value in values)
 
 
 def _use(summary: Mapping[str, Any], decisions: Mapping[str, int]) -> Table:

@@ -46,6 +46,7 @@ def render(folder: Path) -> str:
             "s": summary,
             "plots": drawn,
             "warnings": warnings(summary),
+            "spent": spent(summary["epsilon"]),
             "decisions": figures.get("decisions") or {},
             "audit": figures.get("audit") or [],
             "reach": summary.get("reach"),
@@ -79,10 +80,18 @@ def warnings(summary: dict[str, Any]) -> list[str]:
         found.append("Test-seeded noise. Anyone can compute it: this run protects nobody and must not be released.")
     if epsilon["released_models"] is None:
         found.append("No finite ε holds for this run: privacy is off.")
+    if epsilon["mode"] == "local":
+        found.append("Each phone adds its own noise: a demonstration of what that costs, not a way to train.")
     if summary["egress"]["undeclared"]:
         found.append(f"{summary['egress']['undeclared']} undeclared bytes left phones.")
     if summary["release"] is None:
         found.append("The gate refused this model: nothing was released.")
+    return found
+
+
+def spent(epsilon: dict[str, Any]) -> float | None:
+    """ε that the budget bounds: against the coordinator where the mode promises it any, else against releases."""
+    found: float | None = epsilon["released_models"] if epsilon["coordinator"] is None else epsilon["coordinator"]
     return found
 
 

@@ -139,9 +139,10 @@ def _versions(metadata: Path, role: str) -> list[Path]:
 def _card(evidence: Evidence) -> list[str]:
     """ε card of the manifest against the summary, which the ledger was held against."""
     card, said = evidence.manifest.epsilon, evidence.summary["epsilon"]
-    numbers = ("released_models", "participation_viewer", "coordinator", "delta")
+    numbers = ("released_models", "participation_viewer", "coordinator", "helper", "delta")
+    words = ("relation", "unit", "coordinator_reason", "helper_reason", "condition")
     wrong = [f"epsilon.{name}" for name in numbers if not close(getattr(card, name), said[name])]
-    return wrong + [f"epsilon.{name}" for name in ("relation", "unit") if getattr(card, name) != said[name]]
+    return wrong + [f"epsilon.{name}" for name in words if getattr(card, name) != said[name]]
 
 
 def _logged(evidence: Evidence, kind: str) -> dict[str, Any]:

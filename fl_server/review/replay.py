@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from model.canonical import decode
 from model.contract.plan import TrainingPlan
+from model.contract.releases import noise_sd
 from model.errors import ContractError
-from model.privacy.noise import grid_sigma
 from model.risk import calibration
 from model.risk.calibration import Platt
 from model.risk.knots import Knots
@@ -25,7 +25,6 @@ from model.risk.monotone import project
 
 EVALUATION_CELLS = 20
 MAX_SUM_BYTES = 1 << 26
-CHARGE = {"knots": "knots", "train": "training", "calibrate": "calibration", "evaluate": "evaluation"}
 Vector = NDArray[np.float64]
 
 
@@ -76,7 +75,7 @@ def recompute(plan: TrainingPlan, sums: list[Sum]) -> Recomputed:
 
     by_kind = {each.kind: each for each in sums if each.kind != "train"}
     histogram = _counts(by_kind["knots"], plan)
-    knots = Knots.from_histogram(histogram, plan.schema, plan.model.knots, noise_sd=noise_sd("knots", plan))
+    knots = Knots.from_histogram(histogram, plan.schema, plan.model.knots, noise_sd=noise_sd(plan, "knots"))
     network = RiskNetwork(plan.schema, knots, plan.model.hidden, seed=plan.seed)
     coordinates = Preconditioner(plan.schema, knots, plan.model.hidden)
     done = Recomputed(knots)
@@ -91,14 +90,6 @@ def recompute(plan: TrainingPlan, sums: list[Sum]) -> Recomputed:
     network.load_flat(done.theta)
     done.onnx = export(network, done.platt, plan.schema)
     return done
-
-
-def noise_sd(kind: str, plan: TrainingPlan) -> float:
-    """Standard deviation of the noise of one number of a sum of this kind, in its own unit; 0 where not charged."""
-    for charge in plan.privacy.charges:
-        if charge.name == CHARGE[kind] and charge.noise_multiplier > 0:
-            return grid_sigma(charge, plan.privacy.grid_scale) / plan.privacy.grid_scale
-    return 0.0
 
 
 class _Server:
@@ -151,10 +142,10 @@ class _Server:
 def _calibrate(done: Recomputed, plan: TrainingPlan, by_kind: dict[str, Sum]) -> None:
     if "calibrate" in by_kind:
         done.calibration = _counts(by_kind["calibrate"], plan)
-        done.platt = Platt.fit(done.calibration, noise_sd=noise_sd("calibrate", plan))
+        done.platt = Platt.fit(done.calibration, noise_sd=noise_sd(plan, "calibrate"))
     if "evaluate" in by_kind:
         done.evaluation = _counts(by_kind["evaluate"], plan)
-        done.evaluation_noise = noise_sd("evaluate", plan)
+        done.evaluation_noise = noise_sd(plan, "evaluate")
         done.edges = _edges(done.calibration)
 
 

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl_server.review.evidence import Evidence
-from fl_server.review.replay import Sum, noise_sd
+from fl_server.review.replay import Sum
+from model.contract.releases import noise_sd
 from model.errors import InputError, PolicyError
 
 NAME = "archive/updates.npz"
@@ -77,7 +78,7 @@ def read(evidence: Evidence) -> Updates:
         raise InputError(f"{path} is damaged ({error}); run the simulation again to keep a sample") from error
     clip, scale = evidence.plan.local.clip_norm, evidence.plan.privacy.grid_scale
     sums = {each.round: each for each in evidence.sums if each.kind == "train"}
-    noise = noise_sd("train", evidence.plan)
+    noise = noise_sd(evidence.plan, "train")
     rounds = tuple(
         _stages(number, arrays, sums[number], clip, scale, noise)
         for number in sorted(int(name.removeprefix("norms-")) for name in arrays if name.startswith("norms-"))

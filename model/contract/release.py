@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from model.contract.record import Record, require
+from model.privacy.observers import NO_HELPER
 
 DOMAIN = "release/1"
 THRESHOLD = 2
@@ -15,7 +16,10 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 
 @dataclass(frozen=True)
 class EpsilonCard(Record):
-    """ε against each observer (DESIGN §3.7); None where no finite ε holds, and for the coordinator its reason."""
+    """ε against each observer (spec 6.6, 13.10); None where no finite ε holds, beside it the reason.
+
+    `condition` is what the figures rest on: who must not collude, or how many phones must be honest.
+    """
 
     released_models: float | None
     participation_viewer: float | None
@@ -24,12 +28,16 @@ class EpsilonCard(Record):
     delta: float
     relation: str
     unit: str
+    helper: float | None = None
+    helper_reason: str = NO_HELPER
+    condition: str = ""
 
     def check(self) -> None:
-        """ContractError for a null coordinator without a reason, or a number out of its range."""
+        """ContractError for a null coordinator or helper without a reason, or a number out of its range."""
         known = self.coordinator is not None or bool(self.coordinator_reason)
         require(known, "a null epsilon for the coordinator needs its reason; state it")
-        values = (self.released_models, self.participation_viewer, self.coordinator)
+        require(self.helper is not None or bool(self.helper_reason), "a null epsilon for the helper needs its reason")
+        values = (self.released_models, self.participation_viewer, self.coordinator, self.helper)
         require(all(v is None or v >= 0 for v in values), "an epsilon is negative; compute the card again")
         require(0 < self.delta < 1, f"delta {self.delta} is outside 0 to 1; compute the card again")
 

@@ -99,7 +99,7 @@ def _train_and_release(
     if reached is None:
         del clock.seconds["bias"]
     with clock("release"):
-        watchers = observers(plan.privacy.charges, plan.privacy.delta, plan.privacy.mode)
+        watchers = observers(plan.privacy.charges, plan.privacy.delta, plan.privacy.mode, plan.privacy.honest)
         held = source.data.split()[1]
         found = figures.exact(figures.network_of(result), result.platt, held)
         charged = figures.charged(result, watchers)

@@ -11,7 +11,7 @@ from fl_server.app import Result
 from model.canonical import encode
 from model.contract.plan import TrainingPlan
 from model.contract.update import PARTIAL_SCHEMA, PartialHeader
-from model.privacy.observers import Observers
+from model.privacy.observers import Observers, lifetime
 from simulation.experiment.figures import Exact
 from simulation.experiment.releasing import Released
 from simulation.experiment.scoring import Lent, Scores
@@ -54,7 +54,12 @@ def summarise(
             "participation_viewer": observers.participation_viewer,
             "coordinator": observers.coordinator,
             "coordinator_reason": observers.reason,
+            "helper": observers.helper,
+            "helper_reason": observers.helper_reason,
+            "condition": observers.condition,
+            "alone_round": observers.alone_round,
             "replace_one": observers.replace_one,
+            "lifetime": lifetime(plan.privacy.charges, plan.privacy.delta, plan.privacy.mode),
             "budget": plan.privacy.epsilon_budget if plan.privacy.mode != "off" else None,
             "delta": plan.privacy.delta,
             "relation": plan.privacy.relation,

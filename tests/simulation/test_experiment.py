@@ -23,7 +23,9 @@ FIELDS: dict[str, Any] = {  # of the summary: the type, a tuple of types, or the
     "schema": str, "phones": int, "labelled_rows": int, "rounds": int, "participation": NUMBER, "clip": NUMBER,
     "noise_multiplier": NUMBER,
     "epsilon": {
-        "released_models": NUMBER, "participation_viewer": NUMBER, "coordinator": type(None), "delta": float,
+        "released_models": NUMBER, "participation_viewer": NUMBER, "coordinator": type(None),
+        "coordinator_reason": str, "helper": type(None), "helper_reason": str,
+        "condition": str, "alone_round": type(None), "lifetime": dict, "delta": float,
         "relation": str, "unit": str, "charges": list,
     },
     "auc": {

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from model.contract.plan import TrainingPlan
-from model.errors import InputError, PolicyError
+from model.errors import ContractError, InputError, PolicyError
 from model.privacy.accountant import default_delta, epsilon, released
 from model.privacy.observers import observers, promised
 from model.risk.schema import Feature, Schema
 from model.secagg.fixedpoint import MAX_WRAP
+from model.secagg.graph import require_bound
 from model.secagg.room import plan_wraps
 from simulation.dataset import Dataset, holdout_by_id, holdout_share
 from simulation.planning import MIN_COHORT, Options, build_plan, cohort_share, delta_of, server_optimiser
@@ -189,11 +190,24 @@ def test_a_masked_plan_takes_the_finest_grid_on_which_no_sum_wraps() -> None:
         plan_in("helper", phones_of(10_000_000, 5_000), model="mlp")
 
 
+def test_the_graph_of_a_pairwise_plan_holds_for_both_splits() -> None:
+    data = small_dataset(1000)
+    privacy, held = plan_in("pairwise", data).privacy, int(data.holdout.sum())
+    for phones in (held, 1000 - held):
+        require_bound(phones, privacy.neighbours)
+    assert (privacy.neighbours.corrupt, privacy.neighbours.dropout) == (0.2, 0.1)
+    with pytest.raises(InputError, match="no graph of masks serves sums of 30 and of 70"):
+        plan_in("pairwise", phones_of(100, 30))
+    for phones in (held, 1000 - held):
+        with pytest.raises(ContractError):  # control: with fewer neighbours the bound fails
+            require_bound(phones, replace(privacy.neighbours, degree=60, threshold=31))
+
+
 def test_pairwise_counts_on_a_share_of_the_smallest_sum_and_masks_at_most_a_thousand() -> None:
     data = small_dataset(1000)
     held = int(data.holdout.sum())
-    some, all_ = (plan_in("pairwise", data, honest=h).privacy.honest for h in (0.5, 1.0))
-    assert (some, all_) == (held // 2, held)
+    some, all_ = (plan_in("pairwise", data, honest=h).privacy.honest for h in (0.8, 1.0))
+    assert (some, all_) == (int(0.8 * held), held)
     with pytest.raises(InputError, match=r"1,000 phones in one sum and here are 15,000.*helper"):
         plan_in("pairwise", phones_of(20_000, 5_000))
 

@@ -18,7 +18,8 @@ SUMMARY: dict[str, Any] = {
     "epsilon": {
         "released_models": 1.5, "participation_viewer": 1.5, "coordinator": None,
         "coordinator_reason": "it sees [sums]", "delta": 1e-5, "relation": "zero-out", "unit": "phone",
-        "mode": "central", "noise_source": "os",
+        "mode": "central", "noise_source": "os", "helper": None, "helper_reason": "no helper", "condition": "",
+        "alone_round": None, "lifetime": {"one_year": {"composed": 6.13}, "five_years": {"composed": 16.05}},
         "charges": [{"name": "training", "noise_multiplier": 5.35, "count": 20}],
     },
     "auc": {
@@ -76,6 +77,19 @@ def test_what_protects_nobody_is_red(summary: dict[str, Any], words: str) -> Non
     line = next(line for line in shown(summary, colour=True).splitlines() if words in line)
     assert "\x1b[1;31m" in line
     assert words not in shown(SUMMARY)
+
+
+def test_every_observer_is_shown_with_its_reason_or_its_condition() -> None:
+    central = shown(SUMMARY)
+    assert "no helper" in central and "6.1 / 16.1" in central and "alone" not in central
+    helper = changed(
+        epsilon__coordinator=0.98, epsilon__coordinator_reason="", epsilon__helper=0.97, epsilon__helper_reason="",
+        epsilon__condition="unless both collude", epsilon__mode="helper",
+    )  # fmt: skip
+    text = shown(helper)
+    assert all(words in text for words in ("0.9800", "0.9700", "unless both collude", "it alone"))
+    assert "99.7000" in shown(changed(epsilon__alone_round=99.7)) and "1 and 5 years" in central
+    assert "–" in shown(changed(epsilon__lifetime=None))
 
 
 def test_a_run_without_a_release_or_figures_is_shown_too() -> None:

@@ -29,7 +29,7 @@ from model.contract.promise import PrivacyPlan
 from model.contract.release import EpsilonCard, GateFigures, ReleaseManifest, ScoreScale
 from model.contract.update import PARTIAL_SCHEMA, PartialHeader
 from model.privacy.accountant import calibrate
-from model.privacy.observers import observers
+from model.privacy.observers import lifetime, observers
 from model.risk.calibration import logit_histogram, sigmoid
 from model.risk.export import export
 from model.risk.knots import histogram_sensitivity, rows_histogram
@@ -164,7 +164,14 @@ def _publish(folder: Path, keys: KeyRing, plan: TrainingPlan, state: rounds.Stat
         model_digest=sha256_hex(onnx),
         onnx_bytes=len(onnx),
         epsilon=EpsilonCard(
-            seen.released_models, seen.participation_viewer, None, seen.reason, plan.privacy.delta, "zero-out", "phone"
+            seen.released_models,
+            seen.participation_viewer,
+            None,
+            seen.reason,
+            plan.privacy.delta,
+            "zero-out",
+            "phone",
+            condition=seen.condition,
         ),
         gate=GateFigures(auc, se, ece, True, ()),
         policy_pack=plan.policy_pack,
@@ -205,7 +212,12 @@ def _describe(folder: Path, plan: TrainingPlan) -> None:
             "participation_viewer": seen.participation_viewer,
             "coordinator": None,
             "coordinator_reason": seen.reason,
+            "helper": seen.helper,
+            "helper_reason": seen.helper_reason,
+            "condition": seen.condition,
+            "alone_round": seen.alone_round,
             "replace_one": seen.replace_one,
+            "lifetime": lifetime(plan.privacy.charges, plan.privacy.delta, plan.privacy.mode),
             "budget": plan.privacy.epsilon_budget,
             "delta": plan.privacy.delta,
             "relation": "zero-out",

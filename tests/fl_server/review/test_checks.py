@@ -154,7 +154,7 @@ def test_a_missing_round_is_found(made: Any) -> None:
     assert "sums" in failures(made)["model"]
 
 
-@pytest.mark.parametrize("name", ["released_models", "participation_viewer"])
+@pytest.mark.parametrize("name", ["released_models", "participation_viewer", "replace_one", "helper", "alone_round"])
 def test_a_smaller_epsilon_than_the_ledgers_is_found(made: Any, name: str) -> None:
     made.edit("summary.json", lambda raw: raw["epsilon"].update({name: 0.5}))
     assert "the summary says 0.5" in failures(made)["epsilon"]
@@ -162,8 +162,22 @@ def test_a_smaller_epsilon_than_the_ledgers_is_found(made: Any, name: str) -> No
 
 def test_an_epsilon_for_the_coordinator_is_found(made: Any) -> None:
     made.edit("summary.json", lambda raw: raw["epsilon"].update({"coordinator": 1.5}))
-    assert "null" in failures(made)["observers"]
+    assert "coordinator is null from the ledger" in failures(made)["epsilon"]
     assert "epsilon.coordinator" in failures(made)["manifest"]
+
+
+@pytest.mark.parametrize("name", ["coordinator_reason", "helper_reason", "condition"])
+def test_other_words_for_what_holds_are_found(made: Any, name: str) -> None:
+    made.edit("summary.json", lambda raw: raw["epsilon"].update({name: "trust us"}))
+    assert f"{name} is not what holds in mode central" in failures(made)["observers"]
+    assert f"epsilon.{name}" in failures(made)["manifest"]
+
+
+def test_smaller_figures_over_years_are_found(made: Any) -> None:
+    made.edit("summary.json", lambda raw: raw["epsilon"]["lifetime"]["five_years"].update({"composed": 2.0}))
+    assert "five_years.composed" in failures(made)["lifetime"]
+    made.edit("summary.json", lambda raw: raw["epsilon"].update({"lifetime": None}))
+    assert "missing" in failures(made)["lifetime"]
 
 
 def test_a_better_private_auc_is_found(made: Any) -> None:
