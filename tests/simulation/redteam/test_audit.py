@@ -1,0 +1,142 @@
+"""The mechanism audit: real releases lose what is claimed and no more, and each of the faults is found.
+
+Noise, masks and keys are the operating system's, so these tests can err: `test_audit_bounds` derives that all of them
+together fail a correct mechanism in fewer than one run of 10,000. A failure is a finding; running again is no answer.
+"""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from model.errors import InputError
+from model.privacy.noise import OsSource
+from simulation.redteam import commands
+from simulation.redteam.audit import FEWEST, TIGHT, TRIALS, Case, Finding, cases, run
+from simulation.redteam.bounds import Bound, Claim
+from simulation.redteam.mechanisms import AXES, CLIP, LOUD, MECHANISMS, SCALE, Parts, canary, encoded, takes_part
+from simulation.redteam.mutants import MUTANTS
+
+FITTING = [(mode, mutant.name) for mutant in MUTANTS.values() for mode in mutant.modes if mode in MECHANISMS]
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("mode", list(MECHANISMS))
+def test_a_release_loses_what_is_claimed_and_no_more(mode: str) -> None:
+    """Spec 13.12: .90 ≤ mu proved / mu claimed ≤ 1, at 50,000 trials a side; the control of every mutant."""
+    for finding in run(Case(mode, trials=TRIALS)):
+        assert TIGHT <= finding.ratio <= 1.0, finding
+        assert finding.sharp and finding.passed
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(("mode", "mutant"), FITTING)
+def test_every_fault_is_found_by_whom_it_helps(mode: str, mutant: str) -> None:
+    findings = run(Case(mode, mutant, FEWEST))
+    assert any(finding.faulty for finding in findings)
+    for finding in findings:
+        assert (finding.ratio > 1.0) == finding.faulty, finding
+        assert finding.passed
+
+
+def test_five_kinds_of_fault_are_put_in() -> None:
+    kinds = {"halved-noise", "varying-weights", "leaking-clip", "coin-again", "helper-silent", "coordinator-silent"}
+    assert set(MUTANTS) == kinds
+    assert {mode for mode, _ in FITTING} == set(MECHANISMS)
+
+
+def test_the_canary_is_clipped_to_the_clip_along_every_axis() -> None:
+    """The most that a phone can add; a canary below the clip would blunt the audit."""
+    for axis in AXES:
+        units = encoded(canary(axis, True), CLIP, SCALE)
+        length = float(np.linalg.norm(units)) / SCALE
+        assert CLIP * (1 - 1e-5) < length <= CLIP
+    assert float(np.linalg.norm(canary(AXES[0], True))) == LOUD * CLIP
+    assert not encoded(canary(AXES[0], False), CLIP, SCALE).any()
+
+
+def test_mutants_differ_from_the_real_thing_where_they_say() -> None:
+    ids = np.arange(2000, dtype=np.uint64)
+    real, again = Parts().coin, MUTANTS["coin-again"].put(Parts()).coin
+    assert (real(ids, 3, 0, 0.5) == real(ids, 3, 1, 0.5)).all()
+    assert (again(ids, 3, 0, 0.5) == takes_part(ids, 3, 0, 0.5)).all()
+    assert 0.4 < (again(ids, 3, 0, 0.5) != again(ids, 3, 1, 0.5)).mean() < 0.6
+    leaking, weighted = (MUTANTS[name].put(Parts()).encode for name in ("leaking-clip", "varying-weights"))
+    assert np.linalg.norm(leaking(canary(AXES[3], True), CLIP, SCALE)) > 9 * SCALE
+    assert np.linalg.norm(leaking(canary(AXES[0], True), CLIP, SCALE)) <= SCALE
+    assert not leaking(canary(AXES[0], False), CLIP, SCALE).any()
+    assert np.linalg.norm(weighted(canary(AXES[0], True), CLIP, SCALE)) > 2.9 * SCALE
+    assert not MUTANTS["helper-silent"].put(Parts()).helper(1e6, 9, OsSource()).any()
+
+
+def test_verdicts() -> None:
+    """More than claimed fails; far less fails in a full audit; a mutant that is not found fails."""
+
+    def passes(mu: float, mutant: str = "", trials: int = TRIALS, observer: str = "coordinator") -> tuple[bool, str]:
+        finding = Finding(Case("helper", mutant, trials), observer, Claim(1.0), Bound(mu, 0.1, 0.2, 0.0, 1), 0.0)
+        return finding.passed, commands.verdict(finding)
+
+    assert passes(0.95) == (True, "✓ holds")
+    assert passes(1.01) == (False, "✗ over")
+    assert passes(0.89) == (False, "✗ blunt")
+    assert passes(0.89, trials=FEWEST) == (True, "✓ holds")
+    assert passes(1.5, "helper-silent") == (True, "✓ found")
+    assert passes(0.95, "helper-silent") == (False, "✗ missed")
+    assert passes(0.85, "helper-silent", observer="helper") == (True, "✓ holds")
+    assert passes(1.5, "helper-silent", observer="helper") == (False, "✗ over")
+
+
+@pytest.mark.parametrize(
+    ("mode", "mutant", "trials", "part"),
+    [
+        ("telepathy", "", TRIALS, "no mode 'telepathy'"),
+        ("central", "gremlin", TRIALS, "no mutant is named 'gremlin'"),
+        ("central", "helper-silent", TRIALS, "does not fit mode 'central'"),
+        ("central", "", FEWEST - 1, "trials a side is outside"),
+    ],
+)
+def test_what_cannot_be_audited_is_refused(mode: str, mutant: str, trials: int, part: str) -> None:
+    with pytest.raises(InputError, match=part):
+        Case(mode, mutant, trials)
+
+
+def test_cases_are_each_mode_as_it_is_and_with_its_mutants() -> None:
+    chosen = cases(["central", "sampled"], ["coin-again", "halved-noise"])
+    assert [(c.mode, c.mutant, c.trials) for c in chosen] == [
+        ("central", "", TRIALS),
+        ("sampled", "", TRIALS),
+        ("sampled", "coin-again", FEWEST),
+        ("central", "halved-noise", FEWEST),
+    ]
+
+
+@pytest.mark.integration
+def test_processes_share_the_trials() -> None:
+    done: list[tuple[int, int]] = []
+    (finding,) = run(Case("central", "halved-noise", FEWEST), processes=2, progress=lambda *at: done.append(at))
+    assert finding.passed and done[-1] == (2 * FEWEST // 1000, 2 * FEWEST // 1000)
+
+
+def test_command_prints_a_table_and_json() -> None:
+    words = ["audit", "--mode", "central", "--mutant", "none", "--trials", str(FEWEST), "--workers", "1"]
+    table = CliRunner().invoke(commands.app, words)
+    assert table.exit_code == 0 and "✓ holds" in table.output
+    (line,) = json.loads(CliRunner().invoke(commands.app, [*words, "--json"]).stdout)
+    assert line["mode"] == "central" and line["observer"] == "public" and line["mutant"] is None
+    assert 0.5 < line["ratio"] <= 1 and line["passed"] is True and line["claim"] == {"mu": 1.0, "sampling": 1.0}
+
+
+def test_command_ends_in_one_when_a_gate_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    missed = Finding(Case("central"), "public", Claim(1.0), Bound(1.2, 0.1, 0.2, 0.0, 1), 0.0)
+    monkeypatch.setattr("simulation.redteam.audit.run", lambda *_, **__: [missed])
+    result = CliRunner().invoke(commands.app, ["audit", "--mode", "central", "--mutant", "none"])
+    assert result.exit_code == 1 and "✗ over" in result.output
+
+
+@pytest.mark.parametrize("words", [["--mode", "x"], ["--mutant", ","], ["--workers", "0"]])
+def test_command_refuses_what_it_does_not_know(words: list[str]) -> None:
+    result = CliRunner().invoke(commands.app, ["audit", "--mode", "central", *words])
+    assert isinstance(result.exception, InputError)
