@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
@@ -88,4 +88,10 @@ def check_suite(data: bytes) -> None:
 
 
 def _bind(info: Mapping[str, str]) -> bytes:
-    return SUITE + encode(dict(info))
+    return _bound(tuple(sorted(info.items())))
+
+
+@lru_cache(maxsize=64)
+def _bound(items: tuple[tuple[str, str], ...]) -> bytes:
+    # Thousands of seeds are sealed and opened under one info.
+    return SUITE + encode(dict(items))
