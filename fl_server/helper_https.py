@@ -57,11 +57,11 @@ class HttpsHelper:
         self._context, self._pinned = _pinning(certificate_pem)
 
     def share(self, request: BatchRequest) -> Signed:
-        """The signed share for a batch, verified to be for just that batch; `read_share` reads it.
+        """The signed share for a batch, verified to be for just that batch; `SecondServer` reads it.
 
-        RoundError with the helper's sentence where it refuses, and where no answer comes in two identical requests:
-        the helper answers a batch once, so asking again costs nothing. SignatureError or ContractError for an answer
-        that is not this helper's or is about something else.
+        `HelperRefused` with the helper's sentence where it refuses; RoundError where no answer comes to two identical
+        requests (the helper answers a batch once, so asking again costs nothing); SignatureError or ContractError for
+        an answer that is not this helper's or is about something else.
         """
         body = request.to_bytes()
         answer = self._exchange(body)

@@ -111,6 +111,12 @@ def signed(home: HelperHome, **changes: Any) -> Reply:
     return http(sign(SHARE_DOMAIN, replace(SHARE, **changes).to_dict(), [home.signing]).to_bytes())
 
 
+def _refused(line: HttpsHelper, sentence: str) -> RoundError:
+    with pytest.raises(RoundError, match=sentence) as told:
+        line.share(REQUEST)
+    return told.value
+
+
 def test_a_share_for_just_this_batch_is_taken(home: HelperHome) -> None:
     with answering(home, signed(home)) as (url, seen):
         assert helper(home, url).share(REQUEST).domain == SHARE_DOMAIN
@@ -147,9 +153,9 @@ def test_a_refusal_is_kept_and_raised_with_its_sentence(home: HelperHome) -> Non
     no = sign(REFUSAL_DOMAIN, REFUSAL.to_dict(), [home.signing])
     kept: list[Any] = []
     with answering(home, http(no.to_bytes(), "409 Conflict")) as (url, _seen):
-        with pytest.raises(HelperRefused, match="a batch of 2 is too small") as told:
-            helper(home, url, on_refusal=kept.append).share(REQUEST)
-    assert kept == [no] and told.value.refusal == REFUSAL and isinstance(told.value, RoundError)
+        line = helper(home, url, on_refusal=kept.append)
+        told = _refused(line, "a batch of 2 is too small")
+    assert kept == [no] and isinstance(told, HelperRefused) and told.refusal == REFUSAL
 
 
 @pytest.mark.parametrize("first", [lost, stalled, http(b"half", length=1000)])
@@ -162,8 +168,7 @@ def test_a_lost_answer_is_asked_for_once_more_in_the_same_bytes(home: HelperHome
 
 def test_two_lost_answers_are_enough(home: HelperHome) -> None:
     with answering(home, lost, lost, signed(home)) as (url, _seen):
-        with pytest.raises(RoundError, match="gave no answer twice"):
-            helper(home, url, seconds=1.0).share(REQUEST)
+        _refused(helper(home, url, seconds=1.0), "gave no answer twice")
 
 
 @pytest.mark.parametrize("head", [b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n", b"HTTP/1.1 200 O", b""])
@@ -186,16 +191,14 @@ def test_an_answer_beyond_the_limit_ends(home: HelperHome) -> None:
 
 def test_an_unsigned_no_is_one_sentence(home: HelperHome) -> None:
     with answering(home, http(b'{"detail":"sign\n it"}', "401 Unauthorized")) as (url, _seen):
-        with pytest.raises(RoundError, match=r"HTTP 401: .*sign  it") as told:
-            helper(home, url).share(REQUEST)
-    assert "\n" not in str(told.value)
+        told = _refused(helper(home, url), r"HTTP 401: .*sign  it")
+    assert "\n" not in str(told)
 
 
 def test_another_certificate_is_refused_before_anything_is_sent(home: HelperHome, tmp_path: Path) -> None:
     other = HelperHome.init(tmp_path / "other")
     with answering(other, signed(home), signed(home)) as (url, seen):
-        with pytest.raises(RoundError, match="certificate"):
-            helper(home, url).share(REQUEST)
+        _refused(helper(home, url), "certificate")
     assert seen == []
 
 

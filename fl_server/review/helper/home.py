@@ -60,10 +60,11 @@ class HelperHome:
         """Make a home with fresh keys and a certificate for `names`; InputError where something stands already."""
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise InputError(f"{path} exists and is not an empty folder; name a new folder for the helper's home")
+        named = _trust_text(trust) if trust else b""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             draft = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-            _write_home(draft, trust or {}, settings or Settings(), names)
+            _write_home(draft, named, settings or Settings(), names)
             os.replace(draft, path)
         except OSError as error:
             raise InputError(f"{path} cannot be written ({error.strerror}); name a folder you may write") from error
@@ -125,12 +126,11 @@ def read_trust(path: Path) -> dict[str, bytes]:
         found = {role: bytes.fromhex(raw[role]["public"]) for role in ROLES}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} names no public keys of {' and '.join(ROLES)}; give the run's keys.json") from error
-    if len(set(found.values())) != len(ROLES) or any(len(key) != 32 for key in found.values()):
-        raise InputError(f"{path} needs two different keys of 32 bytes; the reviewer's must not be the coordinator's")
+    _trust_text(found)
     return found
 
 
-def _write_home(home: Path, trust: Mapping[str, bytes], settings: Settings, names: Sequence[str]) -> None:
+def _write_home(home: Path, trust: bytes, settings: Settings, names: Sequence[str]) -> None:
     (home / "keys").mkdir(mode=0o700)
     _write(home / "keys" / "signing.key", SigningKey.generate().private_bytes())
     _write(home / "keys" / "hpke.key", RecipientKey.generate().private_bytes())
@@ -139,7 +139,7 @@ def _write_home(home: Path, trust: Mapping[str, bytes], settings: Settings, name
     _write(home / "tls.pem", certificate, 0o644)
     _write(home / "settings.json", json.dumps(asdict(settings), indent=2).encode())
     if trust:
-        _write(home / "trust.json", _trust_text(trust))
+        _write(home / "trust.json", trust)
 
 
 def self_signed(names: Sequence[str], days: int = CERTIFICATE_DAYS) -> tuple[bytes, bytes]:
@@ -169,6 +169,9 @@ def _name(name: str) -> x509.GeneralName:
 
 
 def _trust_text(trust: Mapping[str, bytes]) -> bytes:
+    """What trust.json says; InputError for one key in both roles, whose two signatures would be one pair of eyes."""
+    if set(trust) != set(ROLES) or len(set(trust.values())) != 2 or any(len(key) != 32 for key in trust.values()):
+        raise InputError("a helper trusts two different keys of 32 bytes, a coordinator's and a reviewer's; name both")
     return json.dumps({role: {"public": trust[role].hex()} for role in ROLES}, indent=2).encode()
 
 
