@@ -15,6 +15,7 @@ from fl_client.answers import score_rows
 from fl_client.phones import coins
 from model.contract.envelope import SigningKey
 from model.contract.plan import TrainingPlan
+from model.contract.promise import Neighbours
 from simulation import bias
 from simulation.attendance import FATES, Virtual
 from simulation.availability import HANDSET, tiers_of
@@ -88,7 +89,7 @@ def paired(plan: TrainingPlan, data: Dataset, who: Virtual, folder: Path) -> dic
         plan,
         phones=int((~held).sum()),
         holdout_phones=int(held.sum()),
-        privacy=replace(plan.privacy, mode="off", charges=()),
+        privacy=replace(plan.privacy, mode="off", charges=(), helper_key="", honest=0, neighbours=Neighbours()),
     )
     few.save(folder / "data")
     rest = few.take(held)

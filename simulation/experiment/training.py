@@ -63,7 +63,8 @@ def plan_of(place: RunFolder, source: Source, options: Options, now: int) -> Tra
     """The plan, signed and written once; a resumed run takes the one that is there."""
     shared = federation_of(place)
     if not (place.partial / "plan.cbor").exists():
-        plan = build_plan(source.data, options, unit=source.unit, now=now)
+        key = shared.helper_key() if options.mode == "helper" else ""
+        plan = build_plan(source.data, options, unit=source.unit, now=now, helper_key=key)
         shared.prepare(source.data, plan, keys_of(place), options.reach.attendance(options.seed))
         replace_file(place.partial / "plan.cbor", shared.signed().to_bytes())
     return shared.trust().plan_of(shared.signed().to_bytes())
@@ -107,14 +108,19 @@ def finished(shared: Workspace, plan: TrainingPlan) -> tuple[Result, Record]:
 def same_in_process(place: RunFolder, plan: TrainingPlan, result: Result) -> float:
     """max |weight difference| to the same plan run in this process, meaningful where its noise is seeded for a test."""
     beside = Workspace(place.private / "beside")
-    shutil.rmtree(beside.folder, ignore_errors=True)
+    for old in (beside.folder, beside.helper):
+        shutil.rmtree(old, ignore_errors=True)
     beside.folder.mkdir()
     (beside.folder / "data").symlink_to(place.data)
     shared = federation_of(place)
     for name in ("plan.cbor", "trust.cbor", *([ATTENDANCE] if shared.attendance() else [])):
         shutil.copy2(shared.folder / name, beside.folder / name)
+    if shared.helper.exists():
+        # The same keys, but a memory of its own: the first one has answered these releases.
+        shutil.copytree(shared.helper, beside.helper, ignore=shutil.ignore_patterns("helper.sqlite*"))
     other = federate(beside)
     shutil.rmtree(beside.folder)
+    shutil.rmtree(beside.helper, ignore_errors=True)
     return float(np.abs(other.theta - result.theta).max())
 
 
@@ -122,7 +128,7 @@ def _publish(place: RunFolder, shared: Workspace) -> None:
     """What of the federation belongs to the run: noised sums and the ε ledger."""
     shutil.rmtree(place.rounds, ignore_errors=True)
     if shared.releases.exists():
-        shutil.copytree(shared.releases, place.rounds, ignore=shutil.ignore_patterns("lock"))
+        shutil.copytree(shared.releases, place.rounds, ignore=shutil.ignore_patterns("lock", "batch-*"))
     for path in shared.folder.glob(f"{LEDGER}*"):
         replace_file(place.partial / path.name, path.read_bytes())
 
