@@ -20,7 +20,7 @@ from fl_server.review.helper.home import HelperHome
 from fl_server.review.helper.judge import Refused, Wanted
 from fl_server.review.helper.records import Kept
 from fl_server.review.helper.store import Store
-from model.contract.envelope import Signed
+from model.contract.envelope import MAX_SIGNED_BYTES, Signed
 from model.contract.masked import BatchRequest, batch_digest, split_seeds
 from model.contract.plan import TrainingPlan
 from model.errors import ContractError
@@ -30,6 +30,7 @@ from model.secagg.fixedpoint import Ring
 from model.secagg.two_server import Unopened, open_seeds, share_of
 
 YEAR = 365 * 86_400
+MAX_NUMBERS = (MAX_SIGNED_BYTES - 4096) // 4  # what a signed share holds beside its other fields
 
 
 class HelperDesk:
@@ -160,9 +161,14 @@ class HelperDesk:
 
 def _read(request: bytes) -> BatchRequest:
     try:
-        return BatchRequest.from_bytes(request)
+        batch = BatchRequest.from_bytes(request)
     except ContractError as error:
         raise Refused("malformed", f"the request is no batch: {error}") from error
+    if batch.dim > MAX_NUMBERS:
+        raise Refused(
+            "malformed", f"a share of {batch.dim} numbers is too long to be signed; {MAX_NUMBERS} is the most"
+        )
+    return batch
 
 
 def _plan_digest(envelope: bytes) -> str:

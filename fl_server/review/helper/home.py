@@ -1,4 +1,4 @@
-"""A helper's own folder: keys and certificate (0600), whom it trusts, what it allows; nothing of it is shared (13.6.1).
+"""A helper's own folder: keys and certificate (0600), whom it trusts, what it allows; none of it shared (spec 13.6.1).
 
 `keys/` holds signing.key (Ed25519), hpke.key (X25519) and tls.key; beside it stand tls.pem, settings.json, trust.json
 and helper.sqlite. The home appears whole or not at all.

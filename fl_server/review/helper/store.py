@@ -1,4 +1,4 @@
-"""The helper's memory: releases, opened messages and a chained log in one SQLite file, one process at a time (13.6.4).
+"""The helper's memory: releases, opened messages and a chained log in one SQLite file, for one process (spec 13.6.4).
 
 A release goes reserved → answered, or reserved → void. What is reserved is spent and its messages are used up, whatever
 happens next: a store that is opened with a reservation still standing voids it, for nobody can tell whether its noise

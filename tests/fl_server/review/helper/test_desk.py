@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from fl_server.review.helper.desk import HelperDesk
+from fl_server.review.helper.desk import MAX_NUMBERS, HelperDesk
 from fl_server.review.helper.records import read_log
 from model.contract.envelope import SigningKey
 from model.contract.masked import MAX_NAMED, SEED_BYTES, batch_digest, split_seeds
@@ -62,11 +63,28 @@ def test_an_identical_request_gets_the_identical_bytes(bench: Bench, desk: Helpe
     assert events == ["reserved", "answered", "repeated", "repeated"]
 
 
+def test_many_askers_at_once_get_one_draw(bench: Bench, desk: HelperDesk) -> None:
+    request = bench.request(bench.plan()).to_bytes()
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(desk.share, [request] * 16))
+    assert all(answer == answers[0] for answer in answers)
+    events = [each["event"] for each in read_log(bench.home.store, bench.home.signing.public_bytes)]
+    assert events == ["reserved", "answered", *["repeated"] * 15]
+
+
 def test_a_request_that_is_none(bench: Bench, desk: HelperDesk) -> None:
     good = bench.request(bench.plan()).to_bytes()
     for bad in (b"", b"junk", good[:-1], good + b"\0", b"\xa0"):
         assert refused(bench, desk, bad).code == "malformed"
     answered(bench, desk)
+
+
+def test_a_share_too_long_to_be_signed(bench: Bench, desk: HelperDesk) -> None:
+    plan = bench.plan()
+    assert refused(bench, desk, bench.request(plan, [], dim=MAX_NUMBERS + 1)).code == "malformed"
+    messages = bench.phones(bench.context(plan, dim=MAX_NUMBERS))
+    longest = bench.request(plan, messages, dim=MAX_NUMBERS).to_bytes()
+    assert bench.share(desk.share(longest)) == bench.share(desk.share(longest))
 
 
 @pytest.mark.parametrize("signers", [(), ("coordinator",), ("reviewer",), ("coordinator", "stranger")])

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from fl_server.review.helper import desk as desk_module
@@ -111,6 +112,19 @@ def test_a_disk_full_after_the_noise_leaves_the_release_void(bench: Bench, monke
             desk.share(request)
         monkeypatch.undo()
         assert bench.refusal(desk.share(request)).code == "void"  # in this process too
+
+
+def test_the_table_itself_takes_a_message_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Should the check before ever fail, the reservation does, whole."""
+    plan = bench.plan()
+    request = bench.request(plan)
+    monkeypatch.setattr(Store, "opened_before", lambda self, ids: [])
+    monkeypatch.setattr(desk_module, "open_seeds", lambda seeds, key, context: np.zeros(context.dim, np.uint32))
+    with bench.desk() as desk:
+        assert bench.share(desk.share(request.to_bytes())).round == 1
+        with pytest.raises(RunError, match="UNIQUE"):
+            desk.share(bench.request(plan, round=2, seeds=request.seeds).to_bytes())
+        assert desk._store.find(plan.digest, "train", 2) is None
 
 
 def test_case_27_a_second_process_on_one_home(bench: Bench) -> None:
