@@ -23,29 +23,22 @@ from model.secagg.circle import degree_of, sizes
 
 BITS = 40  # privacy
 ANSWERS = 20  # availability: what is at stake is one more attempt
-PRIVATE = ("both shares", "split")
+PRIVATE = ("both shares", "split")  # the plan's bounds on what privacy rests on
 
 
 def require_bound(phones: int, neighbours: Neighbours, bits: int = BITS, answers: int = ANSWERS) -> None:
     """ContractError unless a roster of `phones` fails in privacy with at most 2^-bits and in answering 2^-answers."""
-    require_private(phones, neighbours, bits)
-    for name, chance in failures(phones, neighbours).items():
-        if name not in PRIVATE and chance > 2.0**-answers:
-            raise ContractError(
-                f"with {phones} phones the graph fails ({name}) with probability {chance:.2g}, above 2^-{answers}; "
-                "plan more neighbours, another threshold, or less dropout"
-            )
+    for name in failures(phones, neighbours):
+        _require(phones, neighbours, name, bits if name in PRIVATE else answers)
 
 
 @lru_cache(maxsize=64)
 def require_private(phones: int, neighbours: Neighbours, bits: int = BITS) -> None:
-    """ContractError unless each condition of privacy fails with at most 2^-bits. What a phone checks by itself."""
-    for name, chance in failures(phones, neighbours).items():
-        if name in PRIVATE and chance > 2.0**-bits:
-            raise ContractError(
-                f"with {phones} phones the graph fails ({name}) with probability {chance:.2g}, above 2^-{bits}; "
-                "plan more neighbours, a higher threshold, or fewer corrupt phones"
-            )
+    """ContractError unless any phone's neighbours could hand out both its secrets with at most 2^-bits.
+
+    What phones and the witness check of a roster by its size; that survivors stay connected they see on the list.
+    """
+    _require(phones, neighbours, "both shares", bits)
 
 
 @lru_cache(maxsize=256)
@@ -136,3 +129,12 @@ def tail(population: int, marked: int, drawn: int, least: int) -> float:
 def _holds(phones: int, neighbours: Neighbours, bits: int, answers: int) -> bool:
     found = failures(phones, neighbours)
     return all(chance <= 2.0 ** -(bits if name in PRIVATE else answers) for name, chance in found.items())
+
+
+def _require(phones: int, neighbours: Neighbours, name: str, bits: int) -> None:
+    chance = failures(phones, neighbours)[name]
+    if chance > 2.0**-bits:
+        raise ContractError(
+            f"with {phones} phones the graph fails ({name}) with probability up to {chance:.2g}, above 2^-{bits}; plan "
+            "more neighbours, another threshold, or fewer corrupt and lost phones"
+        )

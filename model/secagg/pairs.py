@@ -18,6 +18,13 @@ from model.secagg.shares import SHARE
 
 _CHANNEL, _MASK = b"pocketscore/channel/1\0", b"pocketscore/pair/1\0"
 _COMMIT, _SEED = b"pocketscore/share-commitment/1\0", b"pocketscore/seed-hash/1\0"
+# u-coordinates of the points of small order, as RFC 7748 §6.1 lets their outcome be checked; the top bit is ignored.
+_P = 2**255 - 19
+_ORDER_8 = (
+    "e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800",
+    "5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157",
+)
+_LOW = {u.to_bytes(32, "little") for u in (0, 1, _P - 1, _P, _P + 1)} | set(map(bytes.fromhex, _ORDER_8))
 _ONCE = bytes(12)  # a key seals one box
 KEYS = 96
 
@@ -72,6 +79,11 @@ def mask_seed(private: X25519PrivateKey, own: bytes, other: bytes, root: bytes) 
     """The seed of a pair's mask, which `masks.mask_sum` binds to the context; RoundError for a low-order key."""
     low, high = sorted((own, other))
     return HKDF(SHA256(), 32, salt=None, info=_MASK + root + low + high).derive(agreed(private, other))
+
+
+def low_order(public: bytes) -> bool:
+    """Whether an X25519 public key leads to the all-zero secret with every private key."""
+    return public[:31] + bytes([public[31] & 0x7F]) in _LOW
 
 
 def agreed(private: X25519PrivateKey, other: bytes) -> bytes:

@@ -11,6 +11,7 @@ from model.secagg.context import Context
 from model.secagg.fixedpoint import Units
 from model.secagg.graph import require_private
 from model.secagg.messages import Advert
+from model.secagg.pairs import low_order
 from model.secagg.roster import Roster, entries_of, verify_advert
 from model.secagg.terms import Terms
 from model.secagg.witness import Witness
@@ -96,8 +97,8 @@ class PairwiseServer:
                 self.reports[name] = str(error)
                 continue
             keys = {advert.identity, advert.channel, advert.mask}
-            if len(keys) < 3 or keys & seen:
-                self.reports[name] = "its keys are another's or not three; it is left out"
+            if len(keys) < 3 or keys & seen or low_order(advert.channel) or low_order(advert.mask):
+                self.reports[name] = "its keys are another's, not three, or of low order; it is left out"
                 continue
             known[name], seen = advert, seen | keys
         return known

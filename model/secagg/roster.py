@@ -23,6 +23,7 @@ from model.secagg.context import Context
 from model.secagg.graph import require_private
 from model.secagg.messages import ENTRY, HASH, KEY, Advert, Place, blocks
 from model.secagg.openings import Levels, levels, opening, root_of
+from model.secagg.pairs import low_order
 from model.secagg.terms import Terms
 
 ADVERT_DOMAIN, ROSTER_DOMAIN = "advert/1", "roster/1"
@@ -63,11 +64,13 @@ class Roster:
     def of(cls, adverts: Iterable[Advert]) -> Roster:
         """The roster of adverts whose signatures were verified.
 
-        ContractError for a key that stands twice anywhere, as anybody's (case 37).
+        ContractError for a key that stands twice, whosever it is, or is of low order (case 37).
         """
         entries = tuple(sorted(advert.entry for advert in adverts))
         keys = {key for entry in entries for key in blocks(entry, KEY, 3)}
         require(len(keys) == 3 * len(entries), "a key stands twice in the roster; leave out whoever sent it second")
+        weak = any(low_order(key) for entry in entries for key in blocks(entry, KEY, 3)[1:])
+        require(not weak, "a key in the roster is of low order; leave out whoever sent it")
         require(len(entries) > 0, "a roster has no phones; wait for some to answer")
         return cls(entries)
 
