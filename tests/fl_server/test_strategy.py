@@ -92,6 +92,48 @@ def test_cases_07_to_10_and_14_replies_of_another_form(spoil: Callable[[RecordDi
         read_answer(4, content)
 
 
+def masked_reply() -> RecordDict:
+    parts = ConfigRecord({"header": b"h", "seeds": b"s" * 105})
+    return RecordDict({"masked": parts, "sum": ArrayRecord({"sum": Array(VECTOR.astype(np.uint32))})})
+
+
+@pytest.mark.parametrize("length", [1, 9, 10, 99, 100, 12_345])
+def test_a_masked_reply_has_seeds_and_four_bytes_a_number(length: int) -> None:
+    content = masked_reply()
+    content["sum"]["sum"] = Array(np.full(length, 7, dtype=np.uint32))
+    answer = read_answer(4, content)
+    assert (answer.header, answer.seeds, len(answer.vector)) == (b"h", b"s" * 105, 4 * length)
+    assert read_answer(4, reply()).seeds is None
+
+
+def _no_seeds(content: RecordDict) -> None:
+    del content["masked"]["seeds"]
+
+
+def _text_seeds(content: RecordDict) -> None:
+    content["masked"]["seeds"] = "s"
+
+
+def _both_forms(content: RecordDict) -> None:
+    content["partial"] = ConfigRecord({"header": b"h"})
+
+
+def _unmasked_width(content: RecordDict) -> None:
+    content["sum"]["sum"] = Array(VECTOR)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [_weights, _floats, _two, _terabytes, _no_seeds, _text_seeds, _both_forms, _unmasked_width],
+    ids=lambda f: f.__name__,
+)
+def test_cases_07_to_10_and_14_masked_replies_of_another_form(spoil: Callable[[RecordDict], None]) -> None:
+    content = masked_reply()
+    spoil(content)
+    with pytest.raises(ContractError):
+        read_answer(4, content)
+
+
 def test_flowers_own_start_drives_the_phases_too(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path / "w")
     workspace.folder.mkdir()
