@@ -24,7 +24,11 @@ EXAMPLES = """examples:
   pocketscore-device reasons HOME
   pocketscore-device withdraw HOME
   pocketscore-device egress HOME --json
+  pocketscore-device join HOME
+  pocketscore-device leave HOME
+  pocketscore-device ledger HOME
 """
+TRAINING, PACK = "credit risk scoring on the phone", "in-rbi-2025"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -61,6 +65,10 @@ def build() -> argparse.ArgumentParser:
     scored.add_argument("--out", type=Path, help="write the sealed score here instead of the outbox")
     shown = _lender_options(_add(added, commands.reasons))
     shown.add_argument("--ref", default="", help="the application; default the last score")
+    for command in (commands.join, commands.leave):
+        trained = _add(added, command)
+        trained.add_argument("--purpose", default=TRAINING, help=f"the plan's purpose; default {TRAINING!r}")
+        trained.add_argument("--pack", default=PACK, help="policy pack you agree under")
     for command in (commands.ledger, commands.egress, commands.status):
         _add(added, command)
     return parser

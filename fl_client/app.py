@@ -8,15 +8,18 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from flwr.app import Array, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.clientapp.typing import Mod
 
 from fl_client.egress import Egress, MemoryEgress
+from fl_client.joining import Clock, Joining, silent
+from fl_client.ledger import Ledger
 from fl_client.phones import Phone, Phones, Task
 from fl_client.replies import write_reply
 from model.canonical import decode
@@ -72,6 +75,7 @@ def make_client_app(
     trust: Callable[[Context], Trust],
     door: Callable[[Context], Egress] = lambda context: MemoryEgress(int(time.time())),
     entropy: ByteSource | None = None,
+    mods: Sequence[Mod] = (),
 ) -> ClientApp:
     """A ClientApp over the phones that `load` finds for a node, the keys that `trust` finds, and their `door`.
 
@@ -79,9 +83,9 @@ def make_client_app(
     a device's own keeps the ledger, a farm's is in memory. "train" and the queries "knots", "calibrate" and
     "evaluate" are answered with one vector and a header of counts, in mode helper with the sealed seeds of its masks,
     and nothing else. A refusal is an error reply with the name of the error's class; its sentence is logged. `entropy`
-    is for masks and phones' own noise: the operating system's unless a test gives another.
+    is for masks and phones' own noise: the operating system's unless a test gives another. `mods` are Flower's.
     """
-    app, random = ClientApp(), entropy or OsSource()
+    app, random = ClientApp(mods=list(mods)), entropy or OsSource()
 
     def answer(kind: str) -> Callable[[Message, Context], Message]:
         def handler(message: Message, context: Context) -> Message:
@@ -103,12 +107,26 @@ def make_client_app(
 
 
 def make_phone_app(
-    phone: Callable[[Context], Phone], trust: Callable[[Context], Trust], door: Callable[[Context], Egress]
+    phone: Callable[[Context], Phone],
+    trust: Callable[[Context], Trust],
+    door: Callable[[Context], Egress],
+    *,
+    ledger: Callable[[Context], Ledger],
+    agrees: Callable[[TrainingPlan, int], None],
+    clock: Clock = time,
 ) -> ClientApp:
-    """The field's ClientApp: the node's one phone and its door, as the device gives them when it is asked."""
+    """The field's ClientApp: the node's one phone and its door, as the device gives them when it is asked.
+
+    Its owner's consent and its lifetime ledger are asked before its data, and no refusal can be told from absence
+    (joining.py).
+    """
     from fl_client.single import OnePhone  # torch: a farm's process does without (ADR 0054)
 
-    return make_client_app(lambda context: OnePhone(phone(context)), trust, door)
+    def load(context: Context) -> Phones:
+        one = phone(context)
+        return Joining(OnePhone(one), "holdout" if one.holdout else "train", ledger(context), agrees, clock)
+
+    return make_client_app(load, trust, door, mods=[silent(clock)])
 
 
 def read_task(content: RecordDict, trust: Trust, kind: str) -> Task:

@@ -108,8 +108,24 @@ def reasons(args: argparse.Namespace, now: int) -> Result:
     return {**own.to_dict(), "lender_would_get": list(own.lender_reasons)}
 
 
+def join(args: argparse.Namespace, now: int) -> Result:
+    """Agree to take part in training for a purpose: only masked or noised sums are made of what you add."""
+    from fl_client.consent import TrainingConsent
+
+    home = _home(args)
+    receipt = TrainingConsent(home.store).give(args.purpose, args.pack, now)
+    return {**receipt.to_dict(), "yearly_rho": home.settings.yearly_rho}
+
+
+def leave(args: argparse.Namespace, now: int) -> Result:
+    """Stop taking part in training: nobody is told, your phone looks absent from now on."""
+    from fl_client.consent import TrainingConsent
+
+    return TrainingConsent(_home(args).store).withdraw(args.purpose, now).to_dict()
+
+
 def ledger(args: argparse.Namespace, now: int) -> Result:
-    """What this phone took part in, and its privacy spend: lifetime, this year, and the yearly cap."""
+    """What this phone took part in, and its privacy spend: lifetime, this year, the yearly cap, five years at it."""
     home = _home(args)
     return {**home.ledger.summary(now), "entries": [dict(vars(spend)) for spend in home.ledger.spends()]}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from fl_client.egress import Egress, Recipient
 from fl_client.identity import LenderCard, Pairwise
@@ -13,9 +14,14 @@ from model.contract.envelope import Signed, keyid, sign, verify
 from model.errors import ConsentError, InputError
 from model.risk.schema import Schema
 
+if TYPE_CHECKING:  # scoring needs no plan
+    from model.contract.plan import TrainingPlan
+
 DAY_SECONDS = 86_400
 CONSENT_DAYS = 365  # asked again every year; no pack names a shorter period
 CONTROLLER = "the borrower's own phone"
+FEDERATION = "the federation"
+_TRAINING = "training-consent"
 
 
 class Consents:
@@ -96,3 +102,52 @@ def _require_known(what: str, asked: set[str], known: set[str]) -> None:
     odd = sorted(asked - known)
     if odd:
         raise InputError(f"{odd[0]!r} is no {what} here; choose from {', '.join(sorted(known))}")
+
+
+class TrainingConsent:
+    """Whether the owner lets this phone take part in training for a purpose: no, until they say so. Never sent."""
+
+    def __init__(self, store: PhoneStore) -> None:
+        self._store = store
+
+    def give(self, purpose: str, policy_pack: str, now: int, language: str = "en") -> ConsentReceipt:
+        """Agree to train for `purpose`, the plan's own word, for a year."""
+        return self._keep(
+            ConsentReceipt(
+                consent_id=f"training-{len(self.receipts()) + 1}",
+                purpose=purpose,
+                audience=FEDERATION,
+                data_categories=(),
+                sources_allowed=(),
+                sources_denied=(),
+                policy_pack=policy_pack,
+                given_at=now,
+                expires_at=now + CONSENT_DAYS * DAY_SECONDS,
+                withdrawn_at=None,
+                language=language,
+                controller=CONTROLLER,
+            )
+        )
+
+    def withdraw(self, purpose: str, now: int) -> ConsentReceipt:
+        """Stop taking part. ConsentError if there is nothing to withdraw."""
+        return self._keep(self._current(purpose, now).withdrawn(now))
+
+    def require(self, plan: TrainingPlan, now: int) -> None:
+        """ConsentError unless the owner agreed to this plan's purpose, and still does."""
+        self._current(plan.purpose, now)
+
+    def receipts(self) -> list[ConsentReceipt]:
+        """All entries, oldest first."""
+        return [ConsentReceipt.from_dict(entry) for entry in self._store.entries(_TRAINING)]
+
+    def _current(self, purpose: str, now: int) -> ConsentReceipt:
+        given = [receipt for receipt in self.receipts() if receipt.purpose == purpose]
+        if not given:
+            raise ConsentError(f"there is no consent to train for {purpose!r}; give it first")
+        given[-1].require(purpose, FEDERATION, now)
+        return given[-1]
+
+    def _keep(self, receipt: ConsentReceipt) -> ConsentReceipt:
+        self._store.append(_TRAINING, receipt.to_dict())
+        return receipt

@@ -1,8 +1,12 @@
-"""The phone's own record of what it took part in, and its lifetime privacy spend under a yearly cap (spec 9.6).
+"""The phone's own record of what it took part in, and its lifetime privacy spend under a yearly cap (spec 9.6, 13.11).
 
 One number, ρ of zero-concentrated differential privacy, adds up over releases: a (discrete) Gaussian release of
 noise multiplier z costs ρ = 1/(2z²) (Bun & Steinke 2016, Prop. 1.6; Canonne, Kamath & Steinke 2020, Thm 4). No
 amplification by sampling is taken: the phone cannot check who else was drawn.
+
+z is what the phone can rely on in the plan's mode: in helper one server's noise, in pairwise that of h honest phones
+together, in local its own, in central the coordinator's against whoever reads releases. In pairwise and local an answer
+given twice is two draws of noise over the same data, so it is charged twice.
 """
 
 from __future__ import annotations
@@ -11,7 +15,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from model.errors import BudgetError
+from model.errors import BudgetError, UpdateError
 
 if TYPE_CHECKING:  # scoring reads the cap and needs no plan
     from fl_client.store import PhoneStore
@@ -21,6 +25,8 @@ if TYPE_CHECKING:  # scoring reads the cap and needs no plan
 YEAR_SECONDS = 365 * 86_400
 # ε = ρ + 2√(ρ ln 1/δ) at δ = 1e-6 is 5.8: about what a monthly ε of 1.67 adds up to in one year (6.1).
 YEARLY_RHO = 0.5
+NEW_NOISE = ("pairwise", "local")  # modes in which every answer draws noise of its own
+DELTA = 1e-6  # for showing ρ as an ε
 _TABLE = "ledger"
 
 
@@ -33,6 +39,7 @@ class Spend:
     round: int
     rho: float
     at: int
+    question: str = ""
 
 
 def rho(charge: GaussianRelease) -> float:
@@ -69,28 +76,57 @@ class Ledger:
         already = math.fsum(s.rho for s in self.spends() if s.plan_digest == plan.digest)
         self._fits(max(planned - already, 0.0), now)
 
-    def charge(self, plan: TrainingPlan, name: str, round_: int, now: int) -> Spend:
-        """Record one release before answering it; asked again for the same round, nothing is charged twice.
+    def admit(self, plan: TrainingPlan, kind: str, round_: int, split: str, now: int, question: str = "") -> Spend:
+        """Charge a phone of `split` for one answer, before it is computed; the charge is durable when this returns.
 
-        BudgetError if the plan names no such release or round, or the yearly cap would be passed.
+        `question` is the digest of the model asked about. UpdateError where another split is asked. BudgetError where
+        the plan charges no such answer, the round is another kind's, the whole plan does not fit under the yearly cap,
+        or the same round is asked again about another model.
+        """
+        from model.contract.releases import CHARGES, charge_of
+
+        charge = charge_of(plan, kind) if kind in CHARGES else None
+        if charge is None:
+            raise BudgetError(f"the plan {plan.name!r} charges nothing for {kind!r}; refuse this round")
+        if charge.split not in (split, "all"):
+            raise UpdateError(f"this phone is not in the {charge.split} split; ask the others")
+        index = round_ - {"knots": 0, "train": 1, "calibrate": plan.rounds + 1, "evaluate": plan.rounds + 2}[kind]
+        self.require(plan, split, now)
+        return self.charge(plan, charge.name, index, now, question)
+
+    def charge(self, plan: TrainingPlan, name: str, round_: int, now: int, question: str = "") -> Spend:
+        """Record one release before answering it; asked the same again, it is charged again only where noise is new.
+
+        BudgetError if the plan names no such release or round, it was asked about another model before, or the yearly
+        cap would be passed.
         """
         release = next((c for c in plan.privacy.charges if c.name == name), None)
         if release is None or not 0 <= round_ < release.count:
             raise BudgetError(f"the plan {plan.name!r} announces no release {name!r} {round_}; refuse this round")
         for spend in self.spends():
             if (spend.plan_digest, spend.name, spend.round) == (plan.digest, name, round_):
-                return spend
+                if spend.question != question:
+                    raise BudgetError(f"{name} {round_} was answered about another model; refuse this round")
+                if plan.privacy.mode not in NEW_NOISE:
+                    return spend
         self._fits(rho(release), now)
-        spend = Spend(plan.digest, name, round_, rho(release), now)
+        spend = Spend(plan.digest, name, round_, rho(release), now, question)
         self._store.append(_TABLE, dict(vars(spend)))
         return spend
 
     def summary(self, now: int) -> dict[str, Any]:
-        """Lifetime and yearly ρ, the cap, and the number of releases and plans."""
+        """Lifetime and yearly ρ, the cap, each also as ε at DELTA, and the number of releases and plans."""
         spends = self.spends()
         plans = {spend.plan_digest for spend in spends}
         spent = {"lifetime_rho": self.lifetime(), "year_rho": self.past_year(now), "yearly_cap": self.yearly_rho}
-        return {**spent, "releases": len(spends), "plans": len(plans)}
+        shown = {
+            "lifetime_epsilon": epsilon(self.lifetime(), DELTA),
+            "year_epsilon": epsilon(self.past_year(now), DELTA),
+            "cap_epsilon": epsilon(self.yearly_rho, DELTA),
+            "five_years_at_the_cap": epsilon(5 * self.yearly_rho, DELTA),
+            "delta": DELTA,
+        }
+        return {**spent, **shown, "releases": len(spends), "plans": len(plans)}
 
     def _fits(self, more: float, now: int) -> None:
         spent = self.past_year(now)

@@ -57,8 +57,10 @@ class FederationStrategy(Strategy):
             return self._sent
         phase = question.phase
         nodes = select(grid.get_node_ids(), self._coordinator.plan, phase.round, phase.participation)
+        kind = MESSAGE_TYPES[phase.kind]
+        # A message lives as long as its round is open: a refusal that comes later is dropped with it (13.11).
         self._sent = [
-            Message(write_question(question), node, MESSAGE_TYPES[phase.kind], group_id=str(phase.round))
+            Message(write_question(question), node, kind, group_id=str(phase.round), ttl=self._timeout)
             for node in nodes
         ]
         return self._sent

@@ -13,7 +13,7 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 
 from fl_client.answers import answer_size
-from fl_client.app import Trust, make_phone_app, read_task
+from fl_client.app import Trust, make_client_app, read_task
 from fl_client.egress import MemoryEgress
 from fl_client.phones import Partial, Phone, Task
 from fl_client.replies import write_partial
@@ -155,9 +155,10 @@ def test_a_phone_of_the_other_split_looks_absent() -> None:
         OnePhone(Phone(DATA.x[:1], DATA.y[:1])).partial(task_of("evaluate"))
 
 
-def test_the_phone_app_answers_or_names_the_class_of_its_refusal() -> None:
+def test_a_client_app_answers_or_names_the_class_of_its_refusal() -> None:
     door = MemoryEgress(0)
-    app = make_phone_app(lambda context: Phone(DATA.x[:2], DATA.y[:2], 7), lambda context: TRUST, lambda context: door)
+    one = OnePhone(Phone(DATA.x[:2], DATA.y[:2], 7))
+    app = make_client_app(lambda context: one, lambda context: TRUST, lambda context: door)
     replies = []
     with identity(2):
         for kind in ("train", "query.evaluate"):
@@ -175,7 +176,8 @@ def test_an_answer_that_the_door_refuses_does_not_leave() -> None:
         def _leave(self, *arguments: object) -> None:
             raise EgressError("the door is shut; nothing left the phone")
 
-    app = make_phone_app(lambda context: Phone(DATA.x[:2], DATA.y[:2], 7), lambda context: TRUST, lambda c: Shut(0))
+    one = OnePhone(Phone(DATA.x[:2], DATA.y[:2], 7))
+    app = make_client_app(lambda context: one, lambda context: TRUST, lambda context: Shut(0))
     with identity(2):
         reply = app(Message(message(kind="train"), 2, "train"), Context(1, 2, {}, RecordDict(), {}))
     assert (reply.has_content(), reply.error.reason) == (False, "EgressError")

@@ -92,7 +92,9 @@ def test_a_whole_story(shell, world, row):
     assert state["release"] == "test 1"
     assert state["consents"] == {"lender-one": "in force"}
     assert state["row"] == 5
-    assert shell.ok("ledger")["lifetime_rho"] == 0
+    shown = shell.ok("ledger")
+    assert shown["lifetime_rho"] == shown["lifetime_epsilon"] == 0 < shown["cap_epsilon"]
+    assert shown["five_years_at_the_cap"] == pytest.approx(14.3, abs=0.1)
     shell.ok("withdraw")
     assert "withdrawn" in shell.refused("score")
     assert shell.ok("status")["consents"] == {"lender-one": "withdrawn"}
@@ -285,7 +287,19 @@ def test_every_command_has_help_and_examples_that_parse(capsys):
     commands = re.findall(r"^  pocketscore-device (.+)$", EXAMPLES, re.MULTILINE)
     for line in commands:
         assert build().parse_args(line.split()).run
-    for name in ("init", "consent", "withdraw", "update", "score", "reasons", "ledger", "egress", "status"):
+    for name in (
+        "init",
+        "consent",
+        "withdraw",
+        "update",
+        "score",
+        "reasons",
+        "ledger",
+        "egress",
+        "status",
+        "join",
+        "leave",
+    ):
         with pytest.raises(SystemExit) as stop:
             main([name, "--help"])
         assert stop.value.code == 0
@@ -313,3 +327,10 @@ def test_a_full_disk_leaves_no_half_file(ready, world, monkeypatch):
     assert sorted(outbox.iterdir()) == before
     assert ready.ok("score", "--ref", "loan-17")["score"] >= 300  # the application stayed open
     assert "has its score already" in ready.refused("score", "--ref", "loan-17")
+
+
+def test_joining_is_a_choice_that_can_be_taken_back(shell, world):
+    start(shell, world)
+    assert shell.ok("join")["audience"] == "the federation"
+    assert shell.ok("leave")["withdrawn_at"] is not None
+    assert "withdrawn" in shell.refused("leave")

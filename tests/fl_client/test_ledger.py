@@ -1,6 +1,7 @@
 """The phone's own privacy account: one number, never charged twice, capped by the year."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -9,8 +10,8 @@ from hypothesis import strategies as st
 from fl_client.ledger import YEAR_SECONDS, YEARLY_RHO, Ledger, epsilon, rho
 from fl_client.store import SqliteStore
 from model.contract.plan import LocalTraining, ModelChoice, ServerOptimiser, TrainingPlan
-from model.contract.promise import PrivacyPlan
-from model.errors import BudgetError
+from model.contract.promise import Neighbours, PrivacyPlan
+from model.errors import BudgetError, UpdateError
 from model.privacy.mechanism import GaussianRelease
 from model.risk.registry import default_schema
 
@@ -112,3 +113,59 @@ def test_a_plan_half_done_is_not_counted_twice(ledger):
     ledger.require(plan, "train", NOW)
     with pytest.raises(BudgetError):
         ledger.require(make_plan("another", z=4.6), "train", NOW)
+
+
+ROUNDS = {"knots": 0, "train": 1, "evaluate": 22}
+
+
+def test_admission_is_by_kind_round_and_split(ledger):
+    plan = make_plan()
+    spend = ledger.admit(plan, "train", 20, "train", NOW, "q")
+    assert (spend.name, spend.round, spend.question) == ("training", 19, "q")
+    ledger.admit(plan, "evaluate", ROUNDS["evaluate"], "holdout", NOW)
+    for kind, round_ in (("train", 0), ("train", 21), ("knots", 1), ("evaluate", 21)):
+        with pytest.raises(BudgetError, match="announces no release"):
+            ledger.admit(plan, kind, round_, "holdout" if kind == "evaluate" else "train", NOW)
+    for kind in ("calibrate", "survey"):
+        with pytest.raises(BudgetError, match="charges nothing"):
+            ledger.admit(plan, kind, 0, "train", NOW)
+    with pytest.raises(UpdateError, match="not in the holdout split"):
+        ledger.admit(plan, "evaluate", ROUNDS["evaluate"], "train", NOW)
+    assert ledger.lifetime() == pytest.approx(2 / 800)
+
+
+def test_a_round_is_answered_about_one_model_only(ledger):
+    plan = make_plan()
+    first = ledger.admit(plan, "train", 1, "train", NOW, "model a")
+    assert ledger.admit(plan, "train", 1, "train", NOW + 5, "model a") == first
+    with pytest.raises(BudgetError, match="about another model"):
+        ledger.admit(plan, "train", 1, "train", NOW + 5, "model b")
+    assert len(ledger.spends()) == 1
+
+
+@pytest.mark.parametrize(("mode", "charges"), [("central", 1), ("helper", 1), ("pairwise", 2), ("local", 2)])
+def test_noise_of_the_phones_own_is_charged_at_every_draw(ledger, mode, charges):
+    parts = {"helper_key": "ab" * 32 if mode == "helper" else "", "honest": 30 if mode == "pairwise" else 0}
+    graph = Neighbours(10, 6, 0.1, 0.1) if mode == "pairwise" else Neighbours()
+    plan = make_plan()
+    plan = replace(plan, privacy=replace(plan.privacy, mode=mode, neighbours=graph, **parts))
+    for _ in range(2):
+        ledger.admit(plan, "train", 1, "train", NOW, "m")
+    assert ledger.lifetime() == pytest.approx(charges / 800)
+
+
+def test_a_plan_without_privacy_or_over_the_cap_is_not_admitted(ledger):
+    off = make_plan()
+    off = replace(off, simulation=True, privacy=replace(off.privacy, mode="off", charges=()))
+    with pytest.raises(BudgetError, match="charges nothing"):
+        ledger.admit(off, "train", 1, "train", NOW)
+    with pytest.raises(BudgetError, match="sit this plan out"):
+        ledger.admit(make_plan(z=2.0), "train", 1, "train", NOW)
+    assert ledger.spends() == []
+
+
+def test_five_years_at_the_cap(ledger):
+    shown = ledger.summary(NOW)
+    assert shown["cap_epsilon"] == pytest.approx(epsilon(YEARLY_RHO, 1e-6))
+    assert shown["five_years_at_the_cap"] == pytest.approx(epsilon(2.5, 1e-6))
+    assert shown["lifetime_epsilon"] == 0
