@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from model.errors import InputError
 from simulation.redteam.bounds import ALPHA, Bound, Claim, bound
-from simulation.redteam.mechanisms import MECHANISMS, Parts
+from simulation.redteam.mechanisms import MECHANISMS
 from simulation.redteam.mutants import MUTANTS
+from simulation.redteam.trials import Parts
 
 TRIALS = 50_000  # a side
 MUTANT_TRIALS = 10_000  # the faintest fault, the clip that leaks on one axis of five, is proved eight deviations away

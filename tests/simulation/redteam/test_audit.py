@@ -17,8 +17,9 @@ from model.privacy.noise import OsSource
 from simulation.redteam import commands
 from simulation.redteam.audit import FEWEST, TIGHT, TRIALS, Case, Finding, cases, run
 from simulation.redteam.bounds import Bound, Claim
-from simulation.redteam.mechanisms import AXES, CLIP, LOUD, MECHANISMS, SCALE, Parts, canary, encoded, takes_part
+from simulation.redteam.mechanisms import MECHANISMS
 from simulation.redteam.mutants import MUTANTS
+from simulation.redteam.trials import AXES, CLIP, LOUD, SCALE, Parts, canary, encoded, takes_part
 
 FITTING = [(mode, mutant.name) for mutant in MUTANTS.values() for mode in mutant.modes if mode in MECHANISMS]
 
