@@ -7,7 +7,7 @@ the real Strategy and coordinator, which poll this grid under its clock.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,6 @@ from flwr.clientapp import ClientApp
 from numpy.typing import NDArray
 
 from model.canonical import decode, encode
-from model.contract.update import PartialHeader
 from simulation.attendance import DROPPED, OFFLINE, REFUSED, Attendance, Roll
 from simulation.availability import opening
 from simulation.faults import trick
@@ -132,14 +131,11 @@ def _with(content: RecordDict, vector: NDArray[Any]) -> RecordDict:
 
 def _other_round(content: RecordDict) -> RecordDict:
     """The same answer under the header of the round after."""
-    header = PartialHeader.from_dict(decode(_header(content), max_bytes=4096))
-    other = replace(header, round=header.round + 1)
-    return RecordDict({**dict(content), "partial": ConfigRecord({"header": encode(other.to_dict())})})
-
-
-def _header(content: RecordDict) -> bytes:
-    header = content.config_records["partial"]["header"]
-    return header if isinstance(header, bytes) else b""
+    ((name, parts),) = content.config_records.items()  # "partial", or "masked" in mode helper
+    data = parts["header"]
+    header = decode(data if isinstance(data, bytes) else b"", max_bytes=4096)
+    other = encode({**header, "round": header["round"] + 1})
+    return RecordDict({**dict(content), name: ConfigRecord({**dict(parts), "header": other})})
 
 
 SPOIL: dict[str, Callable[[RecordDict], RecordDict]] = {

@@ -21,7 +21,7 @@ from model.privacy.mechanism import GaussianRelease
 from model.privacy.observers import lifetime, observers, promised
 
 FIGURES = ("released_models", "participation_viewer", "coordinator", "helper", "alone_round", "replace_one")
-MESSAGES = frozenset({"update/1", "analytics/1", "score/1", "consent/1"})
+MESSAGES = frozenset({"update/1", "analytics/1", "masked/1", "score/1", "consent/1"})
 
 
 def check_all(folder: Path, anchor: Anchor | None = None) -> list[Finding]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from fl_server.app import Result
 from model.canonical import encode
+from model.contract.masked import MASKED_SCHEMA, SEED_BYTES, MaskedHeader
 from model.contract.plan import TrainingPlan
 from model.contract.update import PARTIAL_SCHEMA, PartialHeader
 from model.privacy.observers import Observers, lifetime
@@ -103,9 +104,9 @@ def summarise(
 
 def egress(plan: TrainingPlan, result: Result, scores: Scores) -> dict[str, Any]:
     """Bytes a phone sends, by message type, and bytes that reached the lender without a line in an egress ledger."""
-    answers: dict[str, int] = {}
+    answers, masked = dict[str, int](), plan.privacy.mode == "helper"
     for release in result.releases:
-        kind = "update/1" if release.kind == "train" else "analytics/1"
+        kind = "masked/1" if masked else "update/1" if release.kind == "train" else "analytics/1"
         if release.kind != "evaluate":  # asked of held-out phones, which train nothing
             answers[kind] = answers.get(kind, 0) + answer_bytes(plan, release.kind, release.round, release.noised.size)
     by_type = {kind: float(size) for kind, size in answers.items()}
@@ -119,7 +120,10 @@ def egress(plan: TrainingPlan, result: Result, scores: Scores) -> dict[str, Any]
 
 
 def answer_bytes(plan: TrainingPlan, kind: str, round_: int, size: int) -> int:
-    """Bytes of one phone's answer: header and int64 vector."""
+    """Bytes of one phone's answer: header and int64 vector, or in mode helper header, 32-bit residues and one seed."""
+    if plan.privacy.mode == "helper":
+        masked = MaskedHeader(MASKED_SCHEMA, plan.digest, round_, kind, 1, size, "0" * 64)
+        return len(encode(masked.to_dict())) + 4 * size + SEED_BYTES
     return len(encode(PartialHeader(PARTIAL_SCHEMA, plan.digest, round_, kind, 1, size).to_dict())) + 8 * size
 
 

@@ -25,10 +25,14 @@ from model.privacy.mechanism import GaussianRelease
 from model.privacy.noise import OsSource, SeededSource, discrete_gaussian
 from model.risk.registry import FEATURES
 from model.risk.schema import Schema
+from simulation.attendance import Virtual
+from simulation.availability import tiers_of
 from simulation.dataset import Dataset
 from simulation.engine.reference import ReferenceEngine
 from simulation.farm import Farm
+from simulation.faults import Faults
 from simulation.federate import federate
+from simulation.fieldgrid import Field
 from simulation.small import small_dataset, small_plan
 from simulation.workspace import Workspace
 
@@ -59,6 +63,13 @@ def helped(
 def phone_of(data: Dataset, index: int) -> Phone:
     rows = slice(int(data.offsets[index]), int(data.offsets[index + 1]))
     return Phone(data.x[rows], data.y[rows], int(data.ids[index]), bool(data.holdout[index]))
+
+
+def own_dataset(phones: int) -> Dataset:
+    """Phones that all train, with features that a phone in the field has."""
+    own = [f for f in FEATURES.values() if f.permission == "O" and f.kind == "number"][:5]
+    few = small_dataset(phones, seed=4)
+    return replace(few, schema=Schema("own", "1", tuple(own)), holdout=np.zeros(phones, dtype=bool))
 
 
 def both_noises(plan: TrainingPlan, release: Release) -> np.ndarray:
@@ -95,9 +106,7 @@ def test_a_masked_run_equals_the_unmasked_one_exactly(tmp_path: Path, nodes: int
 
 
 def test_phones_in_the_field_are_masked_one_by_one(tmp_path: Path) -> None:
-    few = small_dataset(60, seed=4)
-    own = [f for f in FEATURES.values() if f.permission == "O" and f.kind == "number"][:5]
-    data = replace(few, schema=Schema("own", "1", tuple(own)), holdout=np.zeros(60, dtype=bool))
+    data = own_dataset(60)
     charges = tuple(c for c in small_plan(data, rounds=2).privacy.charges if c.name in ("knots", "training"))
     workspace = helped(tmp_path / "w", data, charges=charges, topology="field", rounds=2)
     phones = [OnePhone(phone_of(data, index)) for index in range(60)]
@@ -105,6 +114,26 @@ def test_phones_in_the_field_are_masked_one_by_one(tmp_path: Path) -> None:
     for release, raw in zip(result.releases, unmasked(phones, result.plan, result), strict=True):
         np.testing.assert_array_equal(release.noised - both_noises(result.plan, release), raw)
         assert (release.phones, release.replied) == (60, 60)
+
+
+def test_faults_in_the_field_cost_only_their_phones(tmp_path: Path) -> None:
+    data = own_dataset(80)
+    charges = tuple(c for c in small_plan(data, rounds=1).privacy.charges if c.name in ("knots", "training"))
+    workspace = helped(tmp_path / "w", data, charges=charges, topology="field", rounds=1)
+    phones = [OnePhone(phone_of(data, index)) for index in range(80)]
+    faults = Virtual("always", 12.0, Faults(drop=0.08, slow=0.12, duplicate=0.1, hostile=0.1), 4)
+    who = Field(data.ids, tiers_of(data), faults, 12.0, 4)
+    result = federate(workspace, nodes=80, phones=lambda index: phones[index], field=who)
+    state = State()
+    for release in result.releases:
+        roll = faults.roll(data.ids, tiers_of(data), release.round)
+        flat = rounds.question(result.plan, state, release.kind)
+        task = Task(release.kind, release.round, result.plan, state.knots, flat)
+        raw = sum(phones[index].partial(task).sum for index in np.flatnonzero(roll.counted))
+        np.testing.assert_array_equal(release.noised - both_noises(result.plan, release), raw)
+        tally = roll.tally()
+        assert len(release.refused) == tally["refused"] > 0 and min(tally["dropped"], tally["duplicate"]) > 0
+        state = rounds.close(result.plan, state, release)
 
 
 def test_the_engine_does_not_matter(tmp_path: Path) -> None:
