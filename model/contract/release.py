@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from model.contract.record import Record, require
-from model.privacy.observers import NO_HELPER
+from model.privacy.mechanism import NO_HELPER
 
 DOMAIN = "release/1"
 THRESHOLD = 2

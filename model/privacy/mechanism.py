@@ -11,6 +11,7 @@ from model.errors import ContractError
 
 SPLITS = ("train", "holdout", "all")
 MAX_COUNT = 1_000_000
+NO_HELPER = "no helper takes part in this mode"
 
 
 @dataclass(frozen=True)

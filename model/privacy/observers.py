@@ -21,12 +21,11 @@ from typing import Any
 
 from model.errors import BudgetError
 from model.privacy.accountant import gaussian_epsilon, released
-from model.privacy.mechanism import MAX_COUNT, GaussianRelease
+from model.privacy.mechanism import MAX_COUNT, NO_HELPER, GaussianRelease
 
 MODES = ("helper", "pairwise", "central", "local", "off")
 CENTRAL_REASON = "in mode central the coordinator sees sums before it adds the noise, so no finite ε holds against it"
 OFF_REASON = "in mode off no noise is added, so no finite ε holds against anyone"
-NO_HELPER = "no helper takes part in this mode"
 HELPER_CONDITION = "as long as coordinator and helper do not pool what they see: each meets the other's noise alone"
 CENTRAL_CONDITION = "as long as the coordinator, which sees every sum, keeps it and the noise to itself"
 LOCAL_CONDITION = "whatever the others do: each phone relies on its own noise alone"

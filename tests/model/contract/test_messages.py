@@ -78,6 +78,8 @@ def test_round_trip(message: Any) -> None:
 
 BAD_PARTS: list[tuple[Any, dict[str, Any]]] = [
     (CARD, {"coordinator_reason": ""}),
+    (CARD, {"helper_reason": ""}),
+    (CARD, {"helper": -1.0}),
     (CARD, {"released_models": -1.0}),
     (CARD, {"delta": 0.0}),
     (GATE, {"passed": False}),

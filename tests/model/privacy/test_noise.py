@@ -141,6 +141,20 @@ def test_the_low_bits_of_large_noise_are_uniform() -> None:
     assert stats.chisquare(np.bincount((draws // 2) * 2 & 63, minlength=64)).pvalue < ALPHA
 
 
+@pytest.mark.parametrize("phones", [2, 9, 100])
+def test_a_sum_of_phones_shares_follows_the_law_of_the_whole(phones: int) -> None:
+    """Two servers' noises, or the shares of h phones: chi-square and moments against one discrete Gaussian of √h·σ."""
+    shares = discrete_gaussian(5, phones * 60_000, SeededSource(21, "shares", phones)).reshape(phones, -1)
+    total, whole = shares.sum(0), 5 * math.sqrt(phones)
+    assert chi_square(total, whole) > ALPHA
+    assert abs(total.mean()) < 5 * whole / math.sqrt(60_000)
+    assert abs(total.var() / whole**2 - 1) < 5 * math.sqrt(2 / 60_000)
+    assert abs(stats.kurtosis(total)) < 5 * math.sqrt(24 / 60_000)
+    assert chi_square(total, whole * 1.1) < ALPHA  # control: as if a fifth of the shares were missing
+    if phones == 2:
+        assert chi_square(shares[0] * 2, whole) < ALPHA  # control: one share counted twice is another law
+
+
 def test_sums_of_draws_have_the_variance_of_a_sum() -> None:
     """Draws are independent: neighbours in one call, and calls of one source, do not lean on each other."""
     source = SeededSource(7, "sums")

@@ -7,10 +7,9 @@ import pytest
 
 from model.errors import BudgetError
 from model.privacy.accountant import gaussian_epsilon, released
-from model.privacy.mechanism import GaussianRelease
+from model.privacy.mechanism import NO_HELPER, GaussianRelease
 from model.privacy.observers import (
     CENTRAL_REASON,
-    NO_HELPER,
     OFF_REASON,
     full,
     lifetime,
