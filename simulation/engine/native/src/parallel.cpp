@@ -1,5 +1,10 @@
 #include "parallel.hpp"
 
+#ifdef __linux__
+#include <pthread.h>
+#include <sched.h>
+#endif
+
 #include <algorithm>
 #include <mutex>
 #include <new>
@@ -9,11 +14,26 @@
 
 namespace ps {
 
+// A new thread may wait its turn, a few milliseconds, on the processor of the one that made it, with others idle: it
+// is told to run on any but that.
+static void elsewhere(std::thread &thread) {
+#ifdef __linux__
+    cpu_set_t allowed;
+    const int here = sched_getcpu();
+    if (here < 0 || sched_getaffinity(0, sizeof allowed, &allowed) != 0) return;
+    CPU_CLR(here, &allowed);
+    if (CPU_COUNT(&allowed) > 0) pthread_setaffinity_np(thread.native_handle(), sizeof allowed, &allowed);
+#endif
+}
+
 void parallel(int32_t threads, void (*work)(void *, int32_t), void *context) {
     std::vector<std::thread> others;
     try {
         others.reserve(static_cast<size_t>(std::max(threads, 1)));
-        for (int32_t worker = 1; worker < threads; ++worker) others.emplace_back(work, context, worker);
+        for (int32_t worker = 1; worker < threads; ++worker) {
+            others.emplace_back(work, context, worker);
+            elsewhere(others.back());
+        }
     } catch (const std::system_error &) {  // no more threads: the ones there are take all the blocks
     } catch (const std::bad_alloc &) {
     }
