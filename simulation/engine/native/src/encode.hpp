@@ -61,13 +61,7 @@ struct Sink {
 
     // Adds a phone's delta; false if it left the finite numbers.
     bool add(int64_t phone, const float *delta) {
-        vd even = vd{}, odd = vd{};
-        for (int64_t i = 0; i < grid->size; i += LANES) {
-            const vd a = widen(delta + i), b = widen(delta + i + HALF);
-            even += a * a;
-            odd += b * b;
-        }
-        const double squares = total_double(even + odd);
+        const double squares = sum_squares(delta);
         if (!(squares <= 1e300)) return false;
         const double norm = sqrt(squares);
         if (answer->norms) answer->norms[phone] = norm;
@@ -103,6 +97,24 @@ struct Sink {
     }
 
   private:
+    // In eight sums at a time, so that none waits for the one before.
+    double sum_squares(const float *delta) const {
+        enum { SUMS = 8 };
+        vd sums[SUMS] = {};
+        const int64_t whole = grid->size / (SUMS * HALF) * (SUMS * HALF);
+        for (int64_t i = 0; i < whole; i += SUMS * HALF)
+#pragma GCC unroll 8
+            for (int j = 0; j < SUMS; ++j) {
+                const vd a = widen(delta + i + j * HALF);
+                sums[j] += a * a;
+            }
+        for (int64_t i = whole; i < grid->size; i += HALF) {
+            const vd a = widen(delta + i);
+            sums[0] += a * a;
+        }
+        return total_double(((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7])));
+    }
+
     void add_plain(const float *delta) {
         for (int64_t i = 0; i < grid->size; ++i) plain[i] += (double)delta[i];
     }
