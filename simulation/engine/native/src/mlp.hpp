@@ -67,6 +67,7 @@ struct MlpTrainer {
             const float *a = inputs_of(l), *w = at + layer.weights;
             float *h = inputs_of(l + 1);
             product(Forward{a, w, h, layer.stride, layer.lanes, next.stride, layer.in}, m, layer.lanes);
+            vtanh_rows(h, next.stride, m, layer.lanes);
             for (int64_t r = 0; r < m; ++r) h[r * next.stride + layer.out] = 1;
         }
     }
@@ -119,8 +120,11 @@ struct MlpTrainer {
                 for (int j = 0; j < 4; ++j) sums[j] += load(h + (r + j) * layer.stride + i) * load(w + i);
             four_totals(sums[0], sums[1], sums[2], sums[3], slopes + r);
         }
-        for (int64_t r = 0; r < m; r += LANES)
-            store(slopes + r, (0.5f * vtanh(0.5f * load(slopes + r)) + 0.5f - load(labels + r)) * rate);
+        for (int64_t r = 0; r < m; r += LANES) {
+            vf half[1] = {0.5f * load(slopes + r)};
+            vtanh(half);
+            store(slopes + r, (0.5f * half[0] + 0.5f - load(labels + r)) * rate);
+        }
     }
 
     // The last layer's update, and the errors of the layer before in place of its outputs.

@@ -7,8 +7,34 @@ enum { MOST_VECTORS = 2, REGISTERS = 12 };
 #endif
 constexpr int most_rows(int vectors) { return vectors == 1 ? 12 : REGISTERS / vectors; }
 
+// The same pointer, of unknown origin: the compiler would otherwise work out an address for each vector of a tile, or
+// keep all of them where the sums should be.
+template <class T> PS_INLINE T *here(T *at) {
+    __asm__("" : "+r"(at));
+    return at;
+}
+
 // How an update settles: on the delta, and on the weights unless the phone is done.
 enum Mode { ONLY, FIRST, MIDDLE, LAST };
+
+// Where a row of a tile settles.
+template <Mode M> struct Row {
+    float *delta, *weights;
+    const float *sent;
+
+    PS_INLINE_MEMBER void next(int64_t stride) {
+        delta = here(delta + stride);
+        if (M == FIRST || M == MIDDLE) weights = here(weights + stride);
+        if (M == FIRST) sent = here(sent + stride);
+    }
+    // What the sums start from: the delta itself if nothing else needs them alone.
+    PS_INLINE_MEMBER vf from(int64_t at) const { return M == LAST ? load(delta + at) : vf{}; }
+    PS_INLINE_MEMBER void settle(int64_t at, vf sum) const {
+        store(delta + at, M == MIDDLE ? load(delta + at) + sum : sum);
+        if (M == FIRST) store(weights + at, load(sent + at) + sum);
+        if (M == MIDDLE) store(weights + at, load(weights + at) + sum);
+    }
+};
 
 struct Settle {
     Mode mode;
@@ -17,19 +43,16 @@ struct Settle {
     float *weights;     // model of the phone
     float *delta;
 
-    // What the sums of an update start from: the delta itself if nothing else needs them alone.
-    template <Mode M> PS_INLINE vf from(const Settle &to, int64_t at) { return M == LAST ? load(to.delta + at) : vf{}; }
-    template <Mode M> PS_INLINE void one(const Settle &to, int64_t at, vf sum) {
-        store(to.delta + at, M == MIDDLE ? load(to.delta + at) + sum : sum);
-        if (M == FIRST) store(to.weights + at, load(to.sent + at) + sum);
-        if (M == MIDDLE) store(to.weights + at, load(to.weights + at) + sum);
+    template <Mode M> PS_INLINE_MEMBER Row<M> row(int64_t at) const {
+        float *const to = M == FIRST || M == MIDDLE ? here(weights + at) : nullptr;
+        return {here(delta + at), to, M == FIRST ? here(sent + at) : nullptr};
     }
     void vector(int64_t at, vf sum) const {
         if (pull != 0) pull_back(at, at + LANES);
-        if (mode == ONLY) return one<ONLY>(*this, at, sum);
-        if (mode == FIRST) return one<FIRST>(*this, at, sum);
-        if (mode == MIDDLE) return one<MIDDLE>(*this, at, sum);
-        one<LAST>(*this, at, sum + from<LAST>(*this, at));
+        if (mode == ONLY) return row<ONLY>(at).settle(0, sum);
+        if (mode == FIRST) return row<FIRST>(at).settle(0, sum);
+        if (mode == MIDDLE) return row<MIDDLE>(at).settle(0, sum);
+        row<LAST>(at).settle(0, sum + row<LAST>(at).from(0));
     }
     // FedProx on lanes that are about to be updated.
     void pull_back(int64_t at, int64_t end) const {
@@ -61,8 +84,7 @@ PS_INLINE void multiply(vf (&sums)[R][V], const float *a, int64_t a_row, int64_t
     }
 }
 
-// One product of a round: what it reads and where it goes.
-struct Forward {  // h = tanh(a w + bias), bias the row after the last of w; tanh on the sums where they are
+struct Forward {  // h = a w + bias, bias the row after the last of w
     const float *a, *w;
     float *h;
     int64_t a_stride, w_stride, h_stride, depth;
@@ -75,12 +97,11 @@ struct Forward {  // h = tanh(a w + bias), bias the row after the last of w; tan
 #pragma GCC unroll 4
             for (int v = 0; v < V; ++v) sums[r][v] = load(bias + v * LANES);
         multiply<R, V>(sums, of.a + row * of.a_stride, of.a_stride, 1, w, of.w_stride, of.depth);
-        const int64_t stride = of.h_stride;
-        float *h = of.h + row * stride + column;
+        float *h = here(of.h + row * of.h_stride + column);
 #pragma GCC unroll 16
-        for (int r = 0; r < R; ++r)
+        for (int r = 0; r < R; ++r, h = here(h + of.h_stride))
 #pragma GCC unroll 4
-            for (int v = 0; v < V; ++v) store(h + r * stride + v * LANES, vtanh(sums[r][v]));
+            for (int v = 0; v < V; ++v) store(h + v * LANES, sums[r][v]);
     }
 };
 
@@ -96,14 +117,13 @@ struct Backward {  // h becomes (dz w^T) (1 - h^2); w is the transposed copy
 #pragma GCC unroll 4
             for (int v = 0; v < V; ++v) sums[r][v] = vf{};
         multiply<R, V>(sums, of.dz + row * of.dz_stride, of.dz_stride, 1, of.w + column, of.w_stride, of.depth);
-        const int64_t stride = of.h_stride;
-        float *at = of.h + row * stride + column;
+        float *at = here(of.h + row * of.h_stride + column);
 #pragma GCC unroll 16
-        for (int r = 0; r < R; ++r)
+        for (int r = 0; r < R; ++r, at = here(at + of.h_stride))
 #pragma GCC unroll 4
             for (int v = 0; v < V; ++v) {
-                const vf h = load(at + r * stride + v * LANES);
-                store(at + r * stride + v * LANES, sums[r][v] * (1.0f - h * h));
+                const vf h = load(at + v * LANES);
+                store(at + v * LANES, sums[r][v] * (1.0f - h * h));
             }
     }
 };
@@ -116,18 +136,19 @@ template <Mode M> struct Update {
     Settle settle;
 
     template <int R, int V> static void tile(const Update &of, int64_t row, int64_t column) {
-        const Settle to = of.settle;
         const int64_t stride = of.w_stride, at = of.place + row * stride + column;
         vf sums[R][V];
+        Row<M> from = of.settle.template row<M>(at);
 #pragma GCC unroll 16
-        for (int r = 0; r < R; ++r)
+        for (int r = 0; r < R; ++r, from.next(stride))
 #pragma GCC unroll 4
-            for (int v = 0; v < V; ++v) sums[r][v] = Settle::from<M>(to, at + r * stride + v * LANES);
+            for (int v = 0; v < V; ++v) sums[r][v] = from.from(v * LANES);
         multiply<R, V>(sums, of.a + row, 1, of.a_stride, of.dz + column, of.dz_stride, of.depth);
+        Row<M> to = of.settle.template row<M>(at);
 #pragma GCC unroll 16
-        for (int r = 0; r < R; ++r)
+        for (int r = 0; r < R; ++r, to.next(stride))
 #pragma GCC unroll 4
-            for (int v = 0; v < V; ++v) Settle::one<M>(to, at + r * stride + v * LANES, sums[r][v]);
+            for (int v = 0; v < V; ++v) to.settle(v * LANES, sums[r][v]);
     }
 };
 
