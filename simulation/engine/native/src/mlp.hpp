@@ -35,6 +35,9 @@ struct MlpTrainer {
         for (bool here = false; walk.next(&piece); here = walk.still()) {
             shared->at_rest.fetch_part(phone + 1, walk.step - 1, walk.steps);
             if (!here && !gather(piece)) return 2;
+            const int32_t *rows = nullptr;
+            const int64_t soon = walk.next_rows(&rows);
+            shared->at_rest.fetch_rows(piece.first, rows, soon);
             settle.mode = piece.mode;
             const float *at = piece.mode == ONLY || piece.mode == FIRST ? shared->sent : weights;
             forward(at, piece.count);

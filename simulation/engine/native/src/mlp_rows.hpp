@@ -43,11 +43,25 @@ struct AtRest {
         bytes = model->x ? (const char *)model->x : (const char *)model->codes;
         row_bytes = model->x ? model->width * (int64_t)sizeof(float) : (int64_t)model->features * model->code_bytes;
     }
-    // Into the second cache: part `now` of `parts` of a phone's rows.
+    // Part `now` of `parts` of a phone's rows, and its labels.
     void fetch_part(int64_t phone, int64_t now, int64_t parts) const {
         if (phone >= phones->count || phones->counts[phone] > COUNTED) return;
-        const char *at = bytes + phones->first[phone] * row_bytes;
-        const int64_t lines = phones->counts[phone] * row_bytes / 64 + 1, end = lines * (now + 1) / parts;
-        for (int64_t i = lines * now / parts; i < end; ++i) __builtin_prefetch(at + 64 * i, 0, 2);
+        const int64_t first = phones->first[phone], n = phones->counts[phone];
+        const char *at = bytes + first * row_bytes;
+        const int64_t lines = n * row_bytes / 64 + 1, end = lines * (now + 1) / parts;
+        for (int64_t i = lines * now / parts; i < end; ++i) __builtin_prefetch(at + 64 * i, 0, 3);
+        for (int64_t i = 0; now == 0 && i < n; i += 16) __builtin_prefetch(phones->y + first + i, 0, 3);
     }
+    // Rows of a phone that the next step looks at: they may have left the nearest cache since.
+    void fetch_rows(int64_t first, const int32_t *rows, int64_t count) const {
+        if (count * row_bytes > NEAREST) return;
+        for (int64_t r = 0; r < count; ++r) {
+            const char *at = bytes + (first + rows[r]) * row_bytes;
+            for (int64_t i = 0; i < row_bytes; i += 64) __builtin_prefetch(at + i, 0, 3);
+            __builtin_prefetch(at + row_bytes - 1, 0, 3);
+        }
+    }
+
+  private:
+    enum { NEAREST = 8192 };  // bytes asked for at once: part of the nearest cache
 };

@@ -108,6 +108,13 @@ struct Walk {
         if (piece->closes) at = 0, ++step, turn = turn + 1 == batches ? 0 : turn + 1;
         return true;
     }
+    // Rows of the next batch, as far as they are known; their number, or 0.
+    int64_t next_rows(const int32_t **rows) const {
+        if (step == steps || batches == 1 || turn == 0 || at != 0) return 0;
+        const int64_t from = turn * batch, m = from + batch < n ? batch : n - from;
+        *rows = order->order + from;
+        return m < chunk ? m : chunk;
+    }
     // Whether every step looks at the same one piece.
     bool still() const { return batches == 1 && n <= chunk; }
 };
