@@ -135,7 +135,7 @@ class Additive:
             rows, weights = schedule.at(step)
             now = change[: len(rows)]
             here = (self.sent + now).astype(np.float32) if step else None
-            weights *= np.float32(-local.learning_rate)
+            weights = weights * np.float32(-local.learning_rate)
             parts = _parts(rows.shape)
             for i, part in enumerate(parts):
                 cut = _pieces(rows[:, part])

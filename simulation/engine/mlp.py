@@ -75,14 +75,14 @@ class Mlp:
         own = self._stack("own", schedule.active(1), space)
         for step in range(schedule.length):
             rows, weights = schedule.at(step)
-            weights *= np.float32(-local.learning_rate)
+            weights = weights * np.float32(-local.learning_rate)
             now = _first(change, len(rows))
             here = self._moved(now, _first(own, len(rows))) if step else self.sent
             size = max(ROWS // len(rows), 1)
             for at in range(0, rows.shape[1], size):
                 part = slice(at, at + size)
                 seen = forward(here, inputs(self.problem, rows[:, part], space), space)
-                slope = seen.pop().sigmoid_().sub_(_column(self.problem.y[rows[:, part]]))
+                slope = seen.pop().sigmoid_().sub_(_column(self.problem.y.take(rows[:, part])))
                 slope.mul_(_column(weights[:, part]))
                 backward(here, now, seen, slope, 1.0 if at else keep if step else 0.0, space)
         big, small = self._split([part.flatten(1) for layer in change for part in layer])
@@ -114,7 +114,7 @@ def _first(layers: Layers, phones: int) -> Layers:
 
 
 def _column(values: Floats) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(values))[:, :, None]
+    return torch.from_numpy(values)[:, :, None]
 
 
 def _views(flat: Tensor, shapes: tuple[tuple[int, int], ...]) -> Layers:
@@ -150,16 +150,27 @@ def backward(layers: Layers, change: Layers, seen: list[Tensor], slope: Tensor, 
         if keep == 0:
             _begin(change[i], seen[i], slope)
         else:
-            for total, left in zip(change[i], (seen[i].transpose(1, 2), ones), strict=True):
-                total.baddbmm_(left, slope, beta=keep)
+            _add(change[i], seen[i], slope, ones, keep)
         if i == 0:
             return
         matrix, below = layers[i][0], torch.from_numpy(space.take(f"slope{i}", *seen[i].shape))
-        if matrix.dim() == 2:
+        if slope.shape[2] == 1:
+            torch.mul(slope, matrix.mT, out=below)
+        elif matrix.dim() == 2:
             torch.mm(slope.flatten(0, 1), matrix.T, out=below.flatten(0, 1))
         else:
-            torch.bmm(slope, matrix.transpose(1, 2), out=below)
+            torch.bmm(slope, matrix.mT, out=below)
         slope = torch.ops.aten.tanh_backward.grad_input(below, seen[i], grad_input=below)
+
+
+def _add(change: tuple[Tensor, Tensor], below: Tensor, slope: Tensor, ones: Tensor, keep: float) -> None:
+    """A layer's further change. One output is taken as a row: MKL is slow at a single column."""
+    matrix, bias = change
+    bias.baddbmm_(ones, slope, beta=keep)
+    if slope.shape[2] == 1:
+        matrix.mT.baddbmm_(slope.mT, below, beta=keep)
+    else:
+        matrix.baddbmm_(below.mT, slope, beta=keep)
 
 
 def _begin(change: tuple[Tensor, Tensor], below: Tensor, slope: Tensor) -> None:
