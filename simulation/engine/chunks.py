@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulation.engine.problem import Problem
-from simulation.engine.space import Space
+from simulation.engine.space import Space, lent
 
 Ints = NDArray[np.int64]
 Matrix = NDArray[np.float64]
@@ -82,17 +82,17 @@ def over(work: Iterator[Ints], threads: int, one: Callable[[Ints, Space], None],
     todo = deque(work)
 
     def worker() -> None:
-        space = Space()
-        while todo:
-            try:
-                phones = todo.popleft()
-            except IndexError:  # another thread took the last one
-                return
-            try:
-                one(phones, space)
-            except BaseException:
-                todo.clear()
-                raise
+        with lent() as space:
+            while todo:
+                try:
+                    phones = todo.popleft()
+                except IndexError:  # another thread took the last one
+                    return
+                try:
+                    one(phones, space)
+                except BaseException:
+                    todo.clear()
+                    raise
 
     with ThreadPoolExecutor(threads, initializer=begin) as pool:
         for done in [pool.submit(worker) for _ in range(threads)]:
