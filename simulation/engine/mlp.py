@@ -133,9 +133,10 @@ def forward(layers: Layers, x: Tensor, space: Space) -> list[Tensor]:
     for i, (matrix, bias) in enumerate(layers):
         out = torch.from_numpy(space.take(f"seen{i}", *x.shape[:2], matrix.shape[-1]))
         if matrix.dim() == 2:
-            torch.addmm(bias, seen[-1].flatten(0, 1), matrix, out=out.flatten(0, 1))
+            torch.mm(seen[-1].flatten(0, 1), matrix, out=out.flatten(0, 1))
         else:
-            torch.baddbmm(bias, seen[-1], matrix, out=out)
+            torch.bmm(seen[-1], matrix, out=out)
+        out.add_(bias)  # sooner than a product on top of the bias
         seen.append(out.tanh_() if i + 1 < len(layers) else out)
     return seen
 
