@@ -25,7 +25,6 @@ from model.contract.update import TASK_SCHEMA, TaskHeader
 from model.errors import RunError
 from model.privacy.noise import ByteSource, OsSource, SeededSource
 from model.secagg.context import model_digest
-from model.secagg.room import require_no_wrap
 
 __all__ = ["Answer", "Coordinator", "Progress", "Question", "noise_for"]
 
@@ -74,7 +73,7 @@ class Coordinator:
             raise RunError("the budget belongs to another plan; open the one of this run")
         self.plan, self._signed, self._budget, self._checkpoint = plan, signed.to_bytes(), budget, checkpoint
         self._source, self._on_progress = source or noise_for(plan), on_progress
-        self._shielded = _shielded(plan, self._signed, second, checkpoint)
+        self._shielded = Shielded.of(plan, self._signed, second, checkpoint)
         for phase in rounds.schedule(plan):
             minimum(plan, phase.population, phase.participation)
         self.releases = checkpoint.releases()
@@ -126,8 +125,13 @@ class Coordinator:
         return release
 
     def _flag(self, phase: Phase, counts: Counts, error: Garbage) -> Release:
-        """A round whose sum is no sum of answers is void, and the record says why (case 40)."""
+        """A round whose sum is no sum of answers is void, and the record says why (case 40).
+
+        Other phases cannot be left out: there `error` ends the run.
+        """
         self._checkpoint.drawing(phase)
+        if phase.kind != "train":
+            raise error
         phones, asked, replied, refused = counts
         nothing = np.zeros(self._dimension(phase), dtype=np.int64)
         void = Release(phase.kind, phase.round, phones, asked, replied, (*refused, str(error)), nothing, void=True)
@@ -186,15 +190,3 @@ class Coordinator:
 
     def _dimension(self, phase: Phase) -> int:
         return rounds.dimension(self.plan, self.state, phase.kind)
-
-
-def _shielded(
-    plan: TrainingPlan, signed: bytes, second: SecondServer | None, checkpoint: Checkpoint
-) -> Shielded | None:
-    """The coordinator's half of two servers in mode helper, None in others; RunError where the helper is missing."""
-    require_no_wrap(plan)
-    if plan.privacy.mode != "helper":
-        return None
-    if second is None:
-        raise RunError("the plan is of mode helper and no helper was named; start one and name its address")
-    return Shielded(plan, signed, second, checkpoint)

@@ -21,6 +21,7 @@ from model.contract.releases import share_sigma
 from model.contract.update import norm_bound
 from model.errors import ContractError, RoundError, RunError
 from model.privacy.mechanism import GaussianRelease
+from model.secagg.room import require_no_wrap
 from model.secagg.two_server import add, message_id, unshield
 
 
@@ -68,6 +69,19 @@ class Shielded:
     signed: bytes
     second: SecondServer
     checkpoint: Checkpoint
+
+    @classmethod
+    def of(cls, plan: TrainingPlan, signed: bytes, second: SecondServer | None, checkpoint: Checkpoint) -> Self | None:
+        """What a plan of mode helper needs, None for other modes; RunError where the helper is missing.
+
+        RoundError for a masked plan whose sums could wrap.
+        """
+        require_no_wrap(plan)
+        if plan.privacy.mode != "helper":
+            return None
+        if second is None:
+            raise RunError("the plan is of mode helper and no helper was named; start one and name its address")
+        return cls(plan, signed, second, checkpoint)
 
     def close(self, sieve: Sieve) -> NDArray[np.int64]:
         """The sum (d,) of a sieve's answers under the helper's noise; what the helper cannot open is left out.

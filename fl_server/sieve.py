@@ -144,7 +144,10 @@ class Sieve:
         seeds = split_seeds(answer.seeds)
         if len(seeds) != header.phones:
             raise UpdateError(f"{len(seeds)} sealed seeds came for {header.phones} phones; send one a phone")
-        return Counted(header.phones, read_residues(answer.vector, self.dim), tuple(seeds))
+        vector = read_residues(answer.vector, self.dim)
+        if not seeds and vector.any():
+            raise UpdateError("an answer of no phones is not zero; send zeros where nobody takes part")
+        return Counted(header.phones, vector, tuple(seeds))
 
     def _check_place(self, header: PartialHeader) -> None:
         phase, field_ = self.phase, self.plan.topology == "field"

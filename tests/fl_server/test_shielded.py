@@ -202,6 +202,17 @@ def test_an_unmasked_answer_is_refused_and_a_masked_one_where_none_is_due(tmp_pa
             central.close(asked(central), [2], [answer(central, asked(central))])
 
 
+def test_a_farm_where_nobody_takes_part_adds_nothing(tmp_path: Path) -> None:
+    with running(tmp_path, StubHelper()) as coordinator:
+        question = asked(coordinator)
+        dim = rounds.dimension(PLAN, coordinator.state, "knots")
+        empty = answer(coordinator, question, 3, phones=0, raw=np.zeros(dim, dtype=np.int64))
+        loud = answer(coordinator, question, 4, phones=0)
+        release = coordinator.close(question, [2, 3, 4], [answer(coordinator, question), empty, loud])
+        assert (release.phones, release.replied) == (50, 2) and "no phones" in release.refused[0]
+        np.testing.assert_array_equal(release.noised - noise_of(release), np.arange(dim) + 2)
+
+
 def test_a_seed_that_comes_twice_counts_once(tmp_path: Path) -> None:
     with running(tmp_path, StubHelper()) as coordinator:
         question = asked(coordinator)
@@ -221,7 +232,7 @@ def test_case_40_a_sum_that_is_none_is_flagged_and_void(tmp_path: Path, kind: st
         good, bad = answer(coordinator, question, 2), answer(coordinator, question, 3)
         bad = replace(bad, vector=np.random.default_rng(0).bytes(len(bad.vector)))
         if kind == "knots":
-            with pytest.raises(RoundError, match="void"):
+            with pytest.raises(RoundError, match="nothing is released"):
                 coordinator.close(question, [2, 3], [good, bad])
             return
         release = coordinator.close(question, [2, 3], [good, bad])

@@ -63,7 +63,7 @@ def test_four_farms_and_the_phone_loop_give_the_model_of_one_farm(tmp_path: Path
     assert changed.theta.shape != one.theta.shape or np.abs(one.theta - changed.theta).max() > 5e-5
 
 
-@pytest.mark.parametrize("kind", ["mlp", "fedadam", "poisson", "off"])
+@pytest.mark.parametrize("kind", ["mlp", "fedadam", "poisson", "off", "local"])
 def test_other_plans_run_to_the_end(tmp_path: Path, kind: str) -> None:
     plan = small_plan(DATA, rounds=3)
     if kind == "mlp":
@@ -73,10 +73,13 @@ def test_other_plans_run_to_the_end(tmp_path: Path, kind: str) -> None:
     elif kind == "poisson":
         charges = tuple(replace(c, sampling=0.5) if c.name == "training" else c for c in plan.privacy.charges)
         plan = replace(plan, participation=0.5, privacy=replace(plan.privacy, charges=charges))
+    elif kind == "local":
+        plan = replace(plan, privacy=replace(plan.privacy, mode="local"))
     else:
         plan = replace(plan, privacy=replace(plan.privacy, mode="off", charges=()))
     result = federate(prepared(tmp_path / "w", plan=plan), nodes=2)
     assert np.isfinite(result.theta).all() and len(result.releases) == 6
+    assert all(r.refused == () for r in result.releases)
     asked = [r.phones for r in result.releases if r.kind == "train"]
     assert all(0.35 < n / plan.phones < 0.65 for n in asked) if kind == "poisson" else set(asked) == {plan.phones}
 
