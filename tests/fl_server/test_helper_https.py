@@ -202,6 +202,16 @@ def test_another_certificate_is_refused_before_anything_is_sent(home: HelperHome
     assert seen == []
 
 
+def test_the_certificate_is_compared_whole(home: HelperHome, tmp_path: Path) -> None:
+    """A bundle would make TLS trust whoever is in it; what is pinned is one certificate."""
+    other = HelperHome.init(tmp_path / "other")
+    bundle = other.certificate.read_text() + home.certificate.read_text()
+    with answering(home, signed(home)) as (url, _seen):
+        _refused(HttpsHelper(url, bundle, home.signing.public_bytes, SigningKey.generate()), "another certificate than")
+    with answering(home, signed(home)) as (url, _seen):
+        assert helper(home, url).share(REQUEST).domain == SHARE_DOMAIN
+
+
 def test_addresses_and_certificates_that_are_none(home: HelperHome) -> None:
     for url in ("http://127.0.0.1:1", "127.0.0.1:1", "https://"):
         with pytest.raises(InputError, match="https"):
