@@ -13,6 +13,7 @@ from rich.table import Table
 
 MOST_GROUPS = 8
 ONLY = "[dim]simulation only[/dim]"
+OTHERS = "under the noise it does not make"
 CHARGED = "[green]charged[/green]"
 
 
@@ -87,8 +88,8 @@ def _privacy(summary: Mapping[str, Any]) -> Table:
     table, eps = _grid("[bold]Privacy[/bold]"), summary["epsilon"]
     table.add_row("ε against releases", _number(eps["released_models"]), f"δ {eps['delta']:g}, {eps['relation']}")
     table.add_row("ε, participation seen", _number(eps["participation_viewer"]), f"a {eps['unit']} is protected")
-    table.add_row("ε against coordinator", _number(eps["coordinator"]), escape(eps["coordinator_reason"] or "it alone"))
-    table.add_row("ε against helper", _number(eps["helper"]), escape(eps["helper_reason"] or "it alone"))
+    table.add_row("ε against coordinator", _number(eps["coordinator"]), escape(eps["coordinator_reason"] or OTHERS))
+    table.add_row("ε against helper", _number(eps["helper"]), escape(eps["helper_reason"] or OTHERS))
     if eps["condition"]:
         table.add_row("holds", "", escape(eps["condition"]))
     if eps["alone_round"] is not None:
