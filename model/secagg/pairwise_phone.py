@@ -9,22 +9,22 @@ its surviving neighbours, and the one list is the whole circle's, so that every 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from model.canonical import decode, encode
 from model.contract.envelope import SigningKey
+from model.contract.record import require
 from model.errors import RoundError
 from model.privacy.noise import ByteSource, OsSource
 from model.secagg.circle import Flags, pack, unpack
 from model.secagg.context import Context
 from model.secagg.fixedpoint import Units
 from model.secagg.messages import (
-    MAX_NEIGHBOURS,
     Agreement,
     Certificate,
     Deal,
@@ -33,7 +33,6 @@ from model.secagg.messages import (
     Reveal,
     Survivors,
     Upload,
-    Wire,
     blocks,
 )
 from model.secagg.pairs import KEYS, Channel, channel, commitment, seed_hash
@@ -45,15 +44,13 @@ from model.secagg.terms import CERTIFICATE_DOMAIN, SurvivorList, Terms
 OVER = "over"
 
 
-@dataclass(frozen=True)
-class PhoneState(Wire):
+@dataclass
+class PhoneState:
     """What a phone keeps between steps: secrets, so it lies only in the phone's sealed store and only for the attempt.
 
     `step` is the next one. `shares` are its neighbours' for it, 66 bytes a slot; lists are bits.
     """
 
-    SCHEMA: ClassVar[str] = "pocketscore.phone-state/1"
-    MAX: ClassVar[int] = MAX_NEIGHBOURS * 512
     step: str = "advertise"
     channel_key: bytes = b""
     mask_key: bytes = b""
@@ -65,6 +62,18 @@ class PhoneState(Wire):
     active: bytes = b""
     dead: bytes = b""
     trusted: bytes = b""
+
+    def to_bytes(self) -> bytes:
+        """Canonical bytes."""
+        return encode(vars(self))
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> PhoneState:
+        """Inverse of `to_bytes`; ContractError for anything else."""
+        raw = decode(data)
+        sound = isinstance(raw, dict) and raw.keys() == vars(cls()).keys()
+        require(sound, "this is not the state of a phone between steps; start another attempt")
+        return cls(**raw)
 
 
 class PairwisePhone:
@@ -95,14 +104,14 @@ class PairwisePhone:
     def share(self, data: bytes) -> bytes:
         """Place → Deal: its place is checked, then its seed and mask key are dealt to its neighbours."""
         self._enter("share")
-        self._keep(place=data)
+        self.state.place = data
         bound, own = self.context.bytes() + self.standing.root, self._publics[0]
         private = X25519PrivateKey.from_private_bytes(self.state.channel_key)
         found = [channel(private, own, entry[32:64], bound) for entry in self.standing.entries]
         shares = deal((self.state.seed, self.state.mask_key), self.threshold, len(found), self.source)
         boxes = b"".join(pair.seal(both) for pair, both in zip(found, shares, strict=True))
         promised = b"".join(commitment(one) for both in shares for one in both)
-        self._keep(channels=b"".join(pair.to_bytes() for pair in found))
+        self.state.channels = b"".join(pair.to_bytes() for pair in found)
         return self._leave("upload", Deal(boxes, promised, seed_hash(self.state.seed)).to_bytes())
 
     def upload(self, data: bytes, units: Units) -> bytes:
@@ -116,7 +125,7 @@ class PairwisePhone:
             raise RoundError(f"only {kept.sum()} neighbours dealt shares that open; nothing is uploaded")
         vector = masked(units, self.state.seed, self.state.mask_key, self.standing, kept, self.context)
         bits, me = pack(kept), self.identity.public_bytes
-        self._keep(kept=bits, shares=shares)
+        self.state.kept, self.state.shares = bits, shares
         answer = Upload(vector.astype("<u4").tobytes(), bits, tags(kept, self.channels, KEPT, me, bits))
         return self._leave("agree", answer.to_bytes())
 
@@ -124,14 +133,14 @@ class PairwisePhone:
         """Survivors → Agreement: the one list is checked, signed, and told to each active neighbour."""
         self._enter("agree")
         message = Survivors.from_bytes(data)
-        self._keep(active=message.active, dead=message.dead)
+        self.state.active, self.state.dead = message.active, message.dead
         survivors, standing = self.survivors, self.standing
         survivors.require_sound(standing.circle, self.terms, standing.phones)
         if not survivors.active[standing.position]:
             raise RoundError("the list lacks this phone, which uploaded; nothing is revealed")
         active, dead = survivors.active[self.near], survivors.dead[self.near]
         require_mine(active, dead, self.kept, self.threshold)
-        self._keep(trusted=pack(stated(survivors.active, standing, self.channels, message.statements)))
+        self.state.trusted = pack(stated(survivors.active, standing, self.channels, message.statements))
         signed, me = survivors.signed_bytes(), self.identity.public_bytes
         answer = Agreement(self.identity.sign(signed), tags(active, self.channels, LIST, me, signed))
         return self._leave("unmask", answer.to_bytes())
@@ -195,13 +204,11 @@ class PairwisePhone:
         return channel_public, mask_public
 
     def _enter(self, step: str) -> None:
-        if self.state.step != step:
-            raise RoundError(f"a phone was asked to {step} when its next step is {self.state.step}; it does none twice")
-        self._keep(step=OVER)
+        expected = self.state.step
+        self.state.step = OVER
+        if expected != step:
+            raise RoundError(f"a phone was asked to {step} when its next step is {expected}; it does none twice")
 
     def _leave(self, following: str, answer: bytes) -> bytes:
-        self._keep(step=following)
+        self.state.step = following
         return answer
-
-    def _keep(self, **changed: bytes | str) -> None:
-        self.state = replace(self.state, **changed)  # type: ignore[arg-type]

@@ -39,7 +39,7 @@ class Cast:
 
     def run(self) -> Units:
         """As `run_round`, with changes in between."""
-        inbox = {name: b"" for name in self.phones}
+        inbox = dict.fromkeys(self.phones, b"")
         server = self.server
         for step, serve in (
             ("advertise", server.place),
@@ -73,7 +73,13 @@ class Cast:
 
 
 def cast(
-    phones: int = 8, degree: int = 7, threshold: int = 5, least: int = 3, dim: int = 4, seed: int = 0, corrupt: float = 0.0
+    phones: int = 8,
+    degree: int = 7,
+    threshold: int = 5,
+    least: int = 3,
+    dim: int = 4,
+    seed: int = 0,
+    corrupt: float = 0.0,
 ) -> Cast:
     """`phones` phones p0, p1, … with small updates, and everything seeded."""
     terms = Terms(Neighbours(degree, threshold, corrupt, 0.0), least, 1, WITNESS.public_bytes)
