@@ -222,3 +222,21 @@ def test_consent_comes_first_then_the_ledger_then_the_data() -> None:
     consent.withdraw(PLAN.purpose, int(clock.now))
     with pytest.raises(ConsentError, match="withdrawn"):
         joining.partial(task_of(PLAN))
+
+
+def test_a_superlink_drops_the_late_reply_by_its_own_rule() -> None:
+    """Flower's own validator; the control is the same error in time, which it takes."""
+    from flwr.server.utils.validator import validate_message
+
+    found = []
+    for age in (1000.0, 0.0):
+        with identity(1):
+            message = Message(RecordDict(), 2, "train", ttl=TTL)
+            message.metadata.__dict__["_message_id"] = "asked"
+            message.metadata.__dict__["_created_at"] -= age
+        with identity(2):
+            clock = FakeClock(message.metadata.created_at + 1)
+            reply = silent(clock)(message, Context(1, 2, {}, RecordDict(), {}), refuses(ConsentError("no")))
+        reply.metadata.__dict__["_message_id"] = "replied"
+        found.append(validate_message(reply, is_reply_message=True))
+    assert "Message TTL has expired" in found[0] and found[1] == []

@@ -14,14 +14,17 @@ import pytest
 
 from fl_server.log import Log
 from fl_server.review import bundle
-from fl_server.review.checks import check_all, passed
+from fl_server.review.checks import _said_of_observers, check_all, passed
 from fl_server.review.evidence import Anchor
 from fl_server.review.findings import Finding
 from model.canonical import decode, encode, sha256_hex
 from model.contract.envelope import Signed, SigningKey, sign
 from model.contract.merkle import leaf_hash
 from model.contract.plan import ModelChoice, ServerOptimiser
+from model.contract.promise import Neighbours, PrivacyPlan
 from model.errors import InputError
+from model.privacy.mechanism import GaussianRelease
+from model.privacy.observers import observers
 
 
 def failures(made: Any, anchor: Anchor | None = None) -> dict[str, str]:
@@ -171,6 +174,20 @@ def test_other_words_for_what_holds_are_found(made: Any, name: str) -> None:
     made.edit("summary.json", lambda raw: raw["epsilon"].update({name: "trust us"}))
     assert f"{name} is not what holds in mode central" in failures(made)["observers"]
     assert f"epsilon.{name}" in failures(made)["manifest"]
+
+
+@pytest.mark.parametrize(
+    ("mode", "parts"),
+    [("helper", {"helper_key": "ab" * 32}), ("pairwise", {"honest": 30, "neighbours": Neighbours(10, 6, 0.1, 0.1)})],
+)
+def test_a_mode_with_a_finite_coordinator_says_what_it_rests_on(mode: str, parts: dict[str, Any]) -> None:
+    charge = GaussianRelease("training", 20.0, 1.0, 20, 1.0, "train")
+    privacy = PrivacyPlan(mode, 1e-5, 2.0, "zero-out", "phone", (charge,), **parts)
+    said = observers((charge,), 1e-5, mode, privacy.honest).to_dict()
+    said["coordinator_reason"] = said.pop("reason")
+    assert _said_of_observers(privacy, said).holds
+    for change in ({"condition": ""}, {"coordinator_reason": "none"}, {"helper": None, "helper_reason": ""}):
+        assert not _said_of_observers(privacy, {**said, **change}).holds
 
 
 def test_smaller_figures_over_years_are_found(made: Any) -> None:

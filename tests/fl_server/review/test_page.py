@@ -86,15 +86,29 @@ def test_what_looks_at_single_phones_is_tagged(whole_run: Any) -> None:
     assert 'class="warn"' not in text
 
 
+def test_every_observer_and_the_years_are_on_the_page(made: Any) -> None:
+    two = {"coordinator": 0.98, "coordinator_reason": "", "helper": 0.97, "helper_reason": "", "condition": "if apart"}
+    text = changed(made, lambda raw: raw["epsilon"].update(two))
+    assert "ε against the coordinator" in text and "0.98" in text and "ε against the helper" in text and "0.97" in text
+    assert "These figures hold if apart." in text and "in one year and" in text and "no finite ε holds" not in text
+    assert (
+        f"{98 / json.loads((made.folder / 'summary.json').read_text())['epsilon']['budget']:.1f} % of the plan's budget"
+        in text
+    )
+    many = changed(made, lambda raw: raw["epsilon"].update({"alone_round": 99.7, "lifetime": None}))
+    assert "one phone alone leaves ε 99.7 a release" in many and "in one year and" not in many
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
+        (lambda raw: raw["epsilon"].update({"mode": "local"}), "Each phone adds its own noise"),
         (lambda raw: raw["epsilon"].update({"noise_source": "test-seeded"}), "Test-seeded noise"),
         (lambda raw: raw["epsilon"].update({"released_models": None, "participation_viewer": None}), "privacy is off"),
         (lambda raw: raw["egress"].update({"undeclared": 12}), "12 undeclared bytes"),
         (lambda raw: raw.update({"release": None}), "gate refused"),
     ],
-    ids=["seeded", "off", "undeclared", "refused"],
+    ids=["local", "seeded", "off", "undeclared", "refused"],
 )
 def test_what_must_be_seen_first_stands_in_red(made: Any, change: Any, says: str) -> None:
     text = changed(made, change)
