@@ -12,6 +12,7 @@ from model.errors import ContractError
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 16
+MAX_ITEMS = 1 << 18
 _UINT, _NEGATIVE, _BYTES, _TEXT, _ARRAY, _MAP, _SIMPLE = 0, 1, 2, 3, 4, 5, 7
 _CONSTANTS: dict[int, bool | None] = {20: False, 21: True, 22: None}
 _FLOATS = {25: ">e", 26: ">f", 27: ">d"}
@@ -28,15 +29,16 @@ def encode(obj: Any) -> bytes:
     return bytes(out)
 
 
-def decode(data: bytes, *, max_bytes: int = MAX_BYTES, max_depth: int = MAX_DEPTH) -> Any:
+def decode(data: bytes, *, max_bytes: int = MAX_BYTES, max_depth: int = MAX_DEPTH, max_items: int = MAX_ITEMS) -> Any:
     """Inverse of `encode`, strict: only the bytes that `encode` makes are taken (spec 2.1.4).
 
-    Sizes are checked before anything is read or allocated. ContractError for other CBOR types, duplicate or
-    unsorted keys, non-shortest forms, indefinite lengths, trailing bytes, and anything over a bound.
+    Sizes are checked before anything is read or allocated. An item is a value or a key: one byte of it can be 72 in
+    memory. ContractError for other CBOR types, duplicate or unsorted keys, non-shortest forms, indefinite lengths,
+    trailing bytes, and anything over a bound.
     """
     if len(data) > max_bytes:
         raise ContractError(f"a message of {len(data)} bytes is over its limit of {max_bytes}; send a smaller one")
-    obj, end = _read(data, 0, min(max_depth, MAX_DEPTH))
+    obj, end = _read(data, 0, min(max_depth, MAX_DEPTH), [max_items])
     if end != len(data):
         raise ContractError(f"a message has {len(data) - end} bytes after its end; ask its sender for it again")
     if encode(obj) != data:
@@ -139,7 +141,8 @@ def _read_head(data: bytes, at: int) -> tuple[int, int, int, int]:
     return major, info, int.from_bytes(_take(data, at + 1, width), "big"), at + 1 + width
 
 
-def _read(data: bytes, at: int, depth: int) -> tuple[Any, int]:
+def _read(data: bytes, at: int, depth: int, room: list[int]) -> tuple[Any, int]:
+    """The value at `at` and where it ends; `room` holds how many more items the whole message may announce."""
     major, info, n, body = _read_head(data, at)
     if major == _UINT:
         return n, body
@@ -156,9 +159,13 @@ def _read(data: bytes, at: int, depth: int) -> tuple[Any, int]:
     if depth == 0:
         raise ContractError("a message is nested too deep; ask its sender to flatten it")
     # Every item takes at least one byte, so a header cannot announce more than what is there.
-    if n * (1 + (major == _MAP)) > len(data) - body:
+    items = n * (1 + (major == _MAP))
+    if items > len(data) - body:
         raise ContractError(f"a message announces {n} items in {len(data) - body} bytes; send it again")
-    return _read_list(data, body, n, depth) if major == _ARRAY else _read_map(data, body, n, depth)
+    room[0] -= items
+    if room[0] < 0:
+        raise ContractError("a message has more items than its kind may have; ask its sender for a smaller one")
+    return _read_list(data, body, n, depth, room) if major == _ARRAY else _read_map(data, body, n, depth, room)
 
 
 def _read_text(raw: bytes) -> str:
@@ -176,19 +183,19 @@ def _read_simple(info: int, raw: bytes) -> bool | float | None:
     return float(struct.unpack(_FLOATS[info], raw)[0])
 
 
-def _read_list(data: bytes, at: int, n: int, depth: int) -> tuple[list[Any], int]:
+def _read_list(data: bytes, at: int, n: int, depth: int, room: list[int]) -> tuple[list[Any], int]:
     items = []
     for _ in range(n):
-        item, at = _read(data, at, depth - 1)
+        item, at = _read(data, at, depth - 1, room)
         items.append(item)
     return items, at
 
 
-def _read_map(data: bytes, at: int, n: int, depth: int) -> tuple[dict[str, Any], int]:
+def _read_map(data: bytes, at: int, n: int, depth: int, room: list[int]) -> tuple[dict[str, Any], int]:
     items: dict[str, Any] = {}
     for _ in range(n):
-        key, at = _read(data, at, depth - 1)
+        key, at = _read(data, at, depth - 1, room)
         if not isinstance(key, str) or key in items:
             raise ContractError("a message has a key that is not text, or twice the same key; send it again")
-        items[key], at = _read(data, at, depth - 1)
+        items[key], at = _read(data, at, depth - 1, room)
     return items, at

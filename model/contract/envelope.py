@@ -82,7 +82,7 @@ class Signed:
     @classmethod
     def from_bytes(cls, data: bytes, *, max_bytes: int = MAX_SIGNED_BYTES) -> Signed:
         """Inverse of `to_bytes`. Nothing is verified yet; ContractError if the form is wrong."""
-        raw = decode(data, max_bytes=max_bytes)
+        raw = decode(data, max_bytes=max_bytes, max_depth=3, max_items=8 * MAX_SIGNATURES)
         try:
             if set(raw) != {"domain", "payload", "signatures"} or len(raw["signatures"]) > MAX_SIGNATURES:
                 raise ContractError("a signed message has other parts than spec 2.2 names; ask for it again")

@@ -76,7 +76,7 @@ class BatchRequest(Record):
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
         """Inverse of `to_bytes`; ContractError for another form or more than MAX_BATCH_BYTES."""
-        return cls.from_dict(_map(decode(data, max_bytes=MAX_BATCH_BYTES), "batch"))
+        return cls.from_dict(_map(decode(data, max_bytes=MAX_BATCH_BYTES, max_depth=1, max_items=32), "batch"))
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -69,7 +70,7 @@ class Schema:
         if not 1 <= len(self.features) <= MAX_FEATURES:
             raise SchemaError(f"schema {self.name!r} needs 1 to {MAX_FEATURES} features, not {len(self.features)}")
         if len(set(self.names)) != len(self.features):
-            twice = sorted({n for n in self.names if self.names.count(n) > 1})
+            twice = sorted(name for name, count in Counter(self.names).items() if count > 1)
             raise SchemaError(f"schema {self.name!r} names {', '.join(twice)} twice; feature names must differ")
 
     @property

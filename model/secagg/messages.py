@@ -20,6 +20,7 @@ COMMITMENT = 2 * 16  # one for each share
 CHECKS = 2  # numbers at the end of a vector that count its phones
 MAX_NEIGHBOURS = 1000
 _SLACK = 512
+_ITEMS = 32  # names and values of one message, with room
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Wire(Record):
     @classmethod
     def from_bytes(cls, data: bytes, max_bytes: int | None = None) -> Self:
         """Inverse of `to_bytes`; ContractError for another schema or form, or above `max_bytes` (default MAX)."""
-        raw = decode(data, max_bytes=max_bytes or cls.MAX)
+        raw = decode(data, max_bytes=max_bytes or cls.MAX, max_depth=1, max_items=_ITEMS)
         require(isinstance(raw, dict), "a message of secure aggregation is no map; send it again")
         schema = raw.pop("schema", None)
         require(schema == cls.SCHEMA, f"a message has schema {schema!r} where {cls.SCHEMA!r} belongs; send that")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import tracemalloc
 from typing import Any
 
 import cbor2
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.canonical import MAX_DEPTH, decode, digest, encode, sha256_hex
+from model.canonical import MAX_DEPTH, MAX_ITEMS, decode, digest, encode, sha256_hex
 from model.errors import ContractError
 
 # RFC 8949, Appendix A: the entries within our types.
@@ -143,6 +144,27 @@ def test_case_13_deep_nesting_is_refused(depth: int) -> None:
     assert encode(decode(deepest)) == deepest
     with pytest.raises(ContractError, match="deep"):
         decode(b"\x81" * depth + b"\x00")
+
+
+@pytest.mark.parametrize("empty", [b"\x80", b"\xa0", b"\x00", b"\x60"])
+def test_case_13_huge_in_items_is_refused_before_they_are_made(empty: bytes) -> None:
+    few = b"\x98\xc8" + empty * 200
+    assert len(decode(few, max_items=200)) == 200
+    with pytest.raises(ContractError, match="more items"):
+        decode(few, max_items=199)
+    many = b"\x9a" + (MAX_ITEMS + 1).to_bytes(4, "big") + empty * (MAX_ITEMS + 1)
+    tracemalloc.start()
+    with pytest.raises(ContractError, match="more items"):
+        decode(many)
+    assert tracemalloc.get_traced_memory()[1] < 10_000
+    tracemalloc.stop()
+
+
+def test_items_are_counted_over_the_whole_message() -> None:
+    nested = encode([[1, 2], {"a": 3}])
+    assert decode(nested, max_items=6) == [[1, 2], {"a": 3}]
+    with pytest.raises(ContractError, match="more items"):
+        decode(nested, max_items=5)
 
 
 def test_depth_may_be_lowered_and_never_raised() -> None:
