@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hmac
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -109,6 +111,16 @@ def test_a_message_left_out_leaves_garbage() -> None:
     masks = open_seeds([s.seed for s in sent[:2]], KEY, HERE)
     garbage = unshield(add([s.vector for s in sent], HERE.dim), share_of(masks, NONE))
     assert np.abs(garbage).max() > 2**26  # control: the numbers themselves are below 3·2^20
+
+
+def test_a_mask_is_what_the_rfcs_say() -> None:
+    """HKDF (RFC 5869) by HMAC alone and counter mode by single AES blocks, for a context of two and a half blocks."""
+    here, seed = replace(HERE, dim=10), bytes(range(32))
+    prk = hmac.digest(bytes(32), seed, "sha256")
+    key = hmac.digest(prk, here.bytes() + b"\x01", "sha256")
+    block = Cipher(algorithms.AES256(key), modes.ECB()).encryptor()
+    stream = b"".join(block.update(count.to_bytes(16, "big")) for count in range(3))
+    assert expand(seed, here, 10).astype("<u4").tobytes() == stream[:40]
 
 
 def test_masks_add_up_and_a_wrong_length_is_refused() -> None:
