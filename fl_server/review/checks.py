@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from fl_server.review import bundle, leaks
-from fl_server.review.charges import merged, unplanned
+from fl_server.review.charges import unplanned
 from fl_server.review.evidence import Anchor, Evidence
-from fl_server.review.findings import Check, Finding, close, shown
+from fl_server.review.findings import Check, Finding
+from fl_server.review.observed import check_epsilon, said_of_observers
 from fl_server.review.releases import check_gate, check_log, check_model, check_release
 from model.contract.envelope import verify
 from model.contract.plan import DOMAIN as PLAN
-from model.contract.promise import PrivacyPlan
 from model.errors import PocketScoreError
 from model.policy.rules import load_pack, violations
-from model.privacy.mechanism import GaussianRelease
-from model.privacy.observers import lifetime, observers, promised
 
-FIGURES = ("released_models", "participation_viewer", "coordinator", "helper", "alone_round", "replace_one")
 MESSAGES = frozenset({"update/1", "analytics/1", "masked/1", "score/1", "consent/1"})
 
 
@@ -103,57 +98,6 @@ def check_ledger(evidence: Evidence) -> Iterator[Finding]:
         yield Finding("charged", True, f"each of {len(logged)} releases is charged, and each charge has its release")
 
 
-def check_epsilon(evidence: Evidence) -> Iterator[Finding]:
-    """ε of every observer, computed again from the ledger, is what the summary says, and within the plan's budget."""
-    privacy, said = evidence.plan.privacy, evidence.summary["epsilon"]
-    charges = merged(evidence.charges)
-    seen = observers(charges, privacy.delta, privacy.mode, privacy.honest)
-    again = {name: getattr(seen, name) for name in FIGURES}
-    if privacy.mode == "off":
-        yield Finding("epsilon", None, "privacy is off: no ε holds against anyone")
-    for name, value in again.items():
-        same = close(value, said[name])
-        words = f"{name} is {shown(value)} from the ledger"
-        yield Finding("epsilon", same, words if same else f"{words}, but the summary says {shown(said[name])}")
-    yield from _over_years(charges, privacy, said)
-    spent = promised(charges, privacy.delta, privacy.mode)
-    if math.isfinite(spent):
-        within = spent <= privacy.epsilon_budget
-        yield Finding(
-            "budget", within, f"ε {spent:.4g} of a budget of {privacy.epsilon_budget:g} at δ {privacy.delta:g}"
-        )
-    if privacy.noise_source != "os":
-        yield Finding("noise", None, "TEST-SEEDED NOISE: this run protects nobody and must not be released")
-
-
-def _over_years(
-    charges: tuple[GaussianRelease, ...], privacy: PrivacyPlan, said: Mapping[str, Any]
-) -> Iterator[Finding]:
-    again = lifetime(charges, privacy.delta, privacy.mode)
-    told = said["lifetime"]
-    if again is None or told is None:
-        yield Finding("lifetime", again is told, "no ε over years" if again is told else "ε over years is missing")
-        return
-    wrong = [f"{n}.{k}" for n, both in again.items() for k, v in both.items() if not close(v, told[n][k])]
-    five = again["five_years"]["composed"]
-    words = f"every month for five years comes to ε {shown(five)}"
-    yield Finding("lifetime", not wrong, f"{words}, but the summary differs in {wrong[0]}" if wrong else words)
-
-
-def _said_of_observers(privacy: PrivacyPlan, said: Mapping[str, Any]) -> Finding:
-    """Reasons and condition are the accountant's own words for the mode, and a null never stands without one."""
-    mode = observers((), privacy.delta, privacy.mode, privacy.honest)
-    charged = privacy.mode != "off" and all(c.noise_multiplier > 0 for c in privacy.charges)
-    expected = {"coordinator_reason": mode.reason, "helper_reason": mode.helper_reason, "condition": mode.condition}
-    wrong = [name for name, words in expected.items() if charged and said[name] != words]
-    wrong += [who for who in ("coordinator", "helper") if said[who] is None and not said[f"{who}_reason"]]
-    if wrong:
-        return Finding("observers", False, f"{wrong[0]} is not what holds in mode {privacy.mode}")
-    nulls = [who for who in ("coordinator", "helper") if said[who] is None]
-    words = f"null, with its reason, for {' and '.join(nulls)}" if nulls else "a finite ε for coordinator and helper"
-    return Finding("observers", True, words)
-
-
 EXACT = {
     *("auc.federated", "auc.central", "auc.boosting", "auc.silo", "auc.oracle"),
     *("ks", "ece", "labelled_rows", "scored", "reach"),
@@ -174,7 +118,7 @@ def check_summary(evidence: Evidence) -> Iterator[Finding]:
     """Null where a thing has no meaning, the plan's own numbers, and single phones' figures only in simulation."""
     plan, summary = evidence.plan, evidence.summary
     said = summary["epsilon"]
-    yield _said_of_observers(plan.privacy, said)
+    yield said_of_observers(plan.privacy, said)
     facts = {
         "rounds": plan.rounds,
         "participation": plan.participation,

@@ -2,9 +2,10 @@
 
 import pytest
 
-from fl_client.consent import Consents
+from fl_client.consent import Consents, TrainingConsent
 from fl_client.device import Phone
 from fl_client.egress import MemoryEgress
+from fl_client.store import SqliteStore
 from model.canonical import decode
 from model.contract.consent import ConsentReceipt
 from model.contract.envelope import Signed, keyid, sign, verify
@@ -104,3 +105,24 @@ def test_an_entry_by_another_key_is_refused(lender, table_release):
     with pytest.raises(SignatureError):
         consents.current(PURPOSE, NOW)
     assert decode(forged.payload)["purpose"] == PURPOSE
+
+
+def test_training_is_agreed_to_by_purpose_for_a_year_and_off_until_then():
+    from dataclasses import replace
+
+    from simulation.small import small_dataset, small_plan
+
+    consent = TrainingConsent(SqliteStore(":memory:", b"r" * 32))
+    plan = small_plan(small_dataset(60))
+    with pytest.raises(ConsentError, match="give it first"):
+        consent.require(plan, NOW)
+    consent.give(plan.purpose, plan.policy_pack, NOW)
+    consent.require(plan, NOW + 1)
+    for other, at in ((replace(plan, purpose="advertising"), NOW), (plan, NOW + 366 * 86_400)):
+        with pytest.raises(ConsentError):
+            consent.require(other, at)
+    consent.withdraw(plan.purpose, NOW + 2)
+    with pytest.raises(ConsentError, match="withdrawn"):
+        consent.require(plan, NOW + 3)
+    consent.give(plan.purpose, plan.policy_pack, NOW + 4)
+    consent.require(plan, NOW + 5)

@@ -14,9 +14,10 @@ import pytest
 
 from fl_server.log import Log
 from fl_server.review import bundle
-from fl_server.review.checks import _said_of_observers, check_all, passed
+from fl_server.review.checks import check_all, passed
 from fl_server.review.evidence import Anchor
 from fl_server.review.findings import Finding
+from fl_server.review.observed import said_of_observers
 from model.canonical import decode, encode, sha256_hex
 from model.contract.envelope import Signed, SigningKey, sign
 from model.contract.merkle import leaf_hash
@@ -185,9 +186,9 @@ def test_a_mode_with_a_finite_coordinator_says_what_it_rests_on(mode: str, parts
     privacy = PrivacyPlan(mode, 1e-5, 2.0, "zero-out", "phone", (charge,), **parts)
     said = observers((charge,), 1e-5, mode, privacy.honest).to_dict()
     said["coordinator_reason"] = said.pop("reason")
-    assert _said_of_observers(privacy, said).holds
+    assert said_of_observers(privacy, said).holds
     for change in ({"condition": ""}, {"coordinator_reason": "none"}, {"helper": None, "helper_reason": ""}):
-        assert not _said_of_observers(privacy, {**said, **change}).holds
+        assert not said_of_observers(privacy, {**said, **change}).holds
 
 
 def test_smaller_figures_over_years_are_found(made: Any) -> None:
