@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import multiprocessing
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -29,7 +30,8 @@ FEWEST, MOST = MUTANT_TRIALS, 10_000_000
 BLOCK = 1_000
 TIGHT = 0.90
 Progress = Callable[[int, int], None]
-Block = tuple[str, str, bool, int, int]
+Block = tuple[str, str, bool, int, tuple[int, int]]
+Each = Callable[[Callable[[Block], NDArray[np.float64]], Sequence[Block]], Iterable[NDArray[np.float64]]]
 
 
 def silent(done: int, total: int) -> None:
@@ -98,10 +100,10 @@ class Finding:
         return {**named, **proved, **verdict, "seconds": round(self.seconds, 2)}
 
 
-def run(case: Case, *, seed: int = 0, processes: int = 1, progress: Progress = silent) -> list[Finding]:
-    """Audit one case, a finding an observer. The trials are shared by `processes`."""
+def run(case: Case, *, seed: int = 0, each: Each = map, progress: Progress = silent) -> list[Finding]:
+    """Audit one case, a finding an observer. `each` maps blocks to their trials, in order: see `shared`."""
     started = time.perf_counter()
-    sides = _gather(case, seed, processes, progress)
+    sides = _gather(case, seed, each, progress)
     seconds = time.perf_counter() - started
     mechanism = MECHANISMS[case.mode]
     return [
@@ -121,28 +123,30 @@ def _bound(sides: dict[bool, NDArray[np.float64]], column: int, claim: Claim) ->
     return bound(sides[False][:, column], sides[True][:, column], claim)
 
 
-def _gather(case: Case, seed: int, processes: int, progress: Progress) -> dict[bool, NDArray[np.float64]]:
+@contextmanager
+def shared(processes: int) -> Iterator[Each]:
+    """What maps blocks in so many processes of their own; in this one, if there is to be only one."""
+    if processes == 1:
+        yield map
+        return
+    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+        yield pool.map
+
+
+def _gather(case: Case, seed: int, each: Each, progress: Progress) -> dict[bool, NDArray[np.float64]]:
     """The statistics without (False) and with (True) the canary, each (trials, observers)."""
     blocks = list(_blocks(case, seed))
     parts: dict[bool, list[NDArray[np.float64]]] = {False: [], True: []}
-    for number, (block, result) in enumerate(zip(blocks, _results(blocks, processes), strict=True), 1):
+    for number, (block, result) in enumerate(zip(blocks, each(observe, blocks), strict=True), 1):
         parts[block[2]].append(result)
         progress(number, len(blocks))
-    return {present: np.concatenate(each) for present, each in parts.items()}
-
-
-def _results(blocks: Sequence[Block], processes: int) -> Iterator[NDArray[np.float64]]:
-    if processes == 1:
-        yield from map(observe, blocks)
-        return
-    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(observe, blocks)
+    return {present: np.concatenate(found) for present, found in parts.items()}
 
 
 def _blocks(case: Case, seed: int) -> Iterator[Block]:
     for start in range(0, case.trials, BLOCK):
         for present in (False, True):
-            yield case.mode, case.mutant, present, min(BLOCK, case.trials - start), seed + start
+            yield case.mode, case.mutant, present, min(BLOCK, case.trials - start), (seed, start)
 
 
 def observe(block: Block) -> NDArray[np.float64]:
@@ -150,5 +154,5 @@ def observe(block: Block) -> NDArray[np.float64]:
     mode, mutant, present, trials, seed = block
     parts = MUTANTS[mutant].put(Parts()) if mutant else Parts()
     mechanism = MECHANISMS[mode]
-    rng = np.random.default_rng([seed, int(present)])
+    rng = np.random.default_rng([*seed, int(present)])
     return mechanism.make(mechanism.claim, parts)(present, rng, trials)

@@ -9,6 +9,7 @@ mechanism does.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,6 @@ ALPHA = 1e-3  # both error rates together: half for the false positives, half fo
 MOST = 1 - 1e-12  # a power is cut here, so that mu stays finite; the bound only gets lower
 STRICT = 1e-9  # the α by which an event is chosen: so wary a bound is seldom the largest by luck
 RATES = np.linspace(0.02, 0.90, 45)  # false positive rates at which thresholds are tried
-DRIFT = 0.01  # by how much a rate can really differ from the one aimed at; seven standard deviations of 10,000 trials
 
 
 @dataclass(frozen=True)
@@ -105,10 +105,18 @@ def exceeds(claim: Claim, rate: float, judged: int, *, ratio: float = 1.0, alpha
     return float((stats.binom.pmf(false, judged, rate) * stats.binom.sf(enough, judged, power)).sum())
 
 
-def false_alarm(claim: Claim, judged: int, *, alpha: float = ALPHA) -> float:
-    """The largest chance, over all events that can be chosen, that a mechanism just as claimed fails the audit.
+def false_alarm(claim: Claim, judged: int, chosen: int, *, alpha: float = ALPHA) -> float:
+    """The largest chance, over all events that `chosen` trials can pick, that a mechanism just as claimed is alarmed.
 
     Below α, because both rates have to err together. On the wrong side the bound is near 0, so that side adds nothing.
     """
-    rates = np.linspace(RATES[0] - DRIFT, RATES[-1] + DRIFT, 197)
+    low, high = reachable(chosen)
+    rates = np.concatenate([np.geomspace(max(low, 1 / judged), 0.1, 20), np.linspace(0.1, high, 40)])
     return max(exceeds(claim, float(rate), judged, alpha=alpha) for rate in rates)
+
+
+def reachable(chosen: int) -> tuple[float, float]:
+    """The rates that an event picked by `chosen` trials can really have: RATES, and seven standard deviations more."""
+    low, high = float(RATES[0]), float(RATES[-1])
+    low, high = (rate + sign * 7 * math.sqrt(rate * (1 - rate) / chosen) for rate, sign in ((low, -1), (high, 1)))
+    return max(low, 0.0), min(high, 1.0)

@@ -31,8 +31,10 @@ def audit(
     mode: Annotated[str, typer.Option(help="Modes by comma, or all.")] = "all",
     mutant: Annotated[str, typer.Option(help="Faults to put in and find: by comma, all or none.")] = "all",
     trials: Annotated[int, typer.Option(help="Releases a side; mutants take 10,000.")] = 50_000,
-    seed: Annotated[int, typer.Option(help="Orders what protects nobody; never the noise, masks or keys.")] = 0,
-    workers: Annotated[int | None, typer.Option(help="Processes (default: the processors, at most 4).")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Orders what protects nobody; never the noise, masks or keys.")] = 0,
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=64, help="Processes (default: the processors, at most 4).")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Prove from many releases how much privacy the mechanisms lose, and find the faults put into them."""
@@ -75,19 +77,17 @@ def verdict(finding: Finding) -> str:
 
 def _run(chosen: list[Case], seed: int, workers: int) -> list[Finding]:
     """Every case, with a bar on stderr."""
-    from simulation.redteam.audit import run
+    from simulation.redteam.audit import run, shared
 
-    if not 1 <= workers <= 64:
-        raise InputError(f"--workers {workers} is outside 1 to 64; leave it out if unsure")
     columns = (TextColumn("{task.description:<34}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     findings: list[Finding] = []
-    with Progress(*columns, console=Console(stderr=True)) as bars:
+    with shared(workers) as each, Progress(*columns, console=Console(stderr=True)) as bars:
         for case in chosen:
             task = bars.add_task(f"{case.mode} {case.mutant}", total=None)
             findings += run(
                 case,
                 seed=seed,
-                processes=workers,
+                each=each,
                 progress=lambda done, total, task=task: bars.update(task, completed=done, total=total),  # type: ignore[misc]
             )
     return findings

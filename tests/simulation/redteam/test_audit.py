@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from model.errors import InputError
 from model.privacy.noise import OsSource
 from simulation.redteam import commands
-from simulation.redteam.audit import FEWEST, TIGHT, TRIALS, Case, Finding, cases, run
+from simulation.redteam.audit import FEWEST, TIGHT, TRIALS, Case, Finding, cases, run, shared
 from simulation.redteam.bounds import Bound, Claim
 from simulation.redteam.mechanisms import MECHANISMS
 from simulation.redteam.mutants import MUTANTS
@@ -117,7 +117,8 @@ def test_cases_are_each_mode_as_it_is_and_with_its_mutants() -> None:
 @pytest.mark.integration
 def test_processes_share_the_trials() -> None:
     done: list[tuple[int, int]] = []
-    (finding,) = run(Case("central", "halved-noise", FEWEST), processes=2, progress=lambda *at: done.append(at))
+    with shared(2) as each:
+        (finding,) = run(Case("central", "halved-noise", FEWEST), each=each, progress=lambda *at: done.append(at))
     assert finding.passed and done[-1] == (2 * FEWEST // 1000, 2 * FEWEST // 1000)
 
 
@@ -137,7 +138,12 @@ def test_command_ends_in_one_when_a_gate_is_missed(monkeypatch: pytest.MonkeyPat
     assert result.exit_code == 1 and "✗ over" in result.output
 
 
-@pytest.mark.parametrize("words", [["--mode", "x"], ["--mutant", ","], ["--workers", "0"]])
+@pytest.mark.parametrize("words", [["--mode", "x"], ["--mutant", ","]])
 def test_command_refuses_what_it_does_not_know(words: list[str]) -> None:
     result = CliRunner().invoke(commands.app, ["audit", "--mode", "central", *words])
     assert isinstance(result.exception, InputError)
+
+
+@pytest.mark.parametrize("words", [["--workers", "0"], ["--seed", "-1"]])
+def test_command_refuses_numbers_out_of_range(words: list[str]) -> None:
+    assert CliRunner().invoke(commands.app, ["audit", "--mode", "central", *words]).exit_code == 2

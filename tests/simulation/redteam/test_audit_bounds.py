@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import special, stats
 
-from simulation.redteam.audit import TIGHT, TRIALS
+from simulation.redteam.audit import MUTANT_TRIALS, TIGHT, TRIALS
 from simulation.redteam.bounds import (
     ALPHA,
-    DRIFT,
     MOST,
-    RATES,
     Claim,
     at_least,
     at_most,
@@ -21,14 +19,17 @@ from simulation.redteam.bounds import (
     choose,
     exceeds,
     false_alarm,
+    reachable,
 )
 from simulation.redteam.mechanisms import MECHANISMS
+from simulation.redteam.mutants import MUTANTS
 
 FULL, SAMPLED = Claim(1.0), Claim(2.0, 0.5)
 JUDGED = TRIALS * 4 // 5
-GATES = 6  # observers of all modes that are audited in full
+ALARM, SHORT = 7e-6, 3e-6  # of one gate
 
 
+@settings(deadline=None)
 @given(st.integers(1, 5000), st.data())
 def test_bounds_on_a_probability_are_those_of_clopper_and_pearson(trials: int, data: st.DataObject) -> None:
     hits = data.draw(st.integers(0, trials))
@@ -67,11 +68,8 @@ def test_a_certain_event_proves_much_on_either_side(sign: int) -> None:
 
 @pytest.mark.parametrize("claim", [FULL, SAMPLED], ids=["full", "sampled"])
 def test_a_true_claim_is_seldom_exceeded_and_nearly_reached(claim: Claim) -> None:
-    """Exact binomial sums over the chances of the trials, for the event that the choosing part picks.
-
-    Every gate of CI together: at most 6 · (6.2e-6 + 3e-6) < 1e-4, so a correct mechanism fails one CI run in 10,000.
-    """
-    assert false_alarm(claim, JUDGED) < 6.5e-6
+    """Exact binomial sums over the chances of the trials, for the event that the choosing part picks."""
+    assert false_alarm(claim, JUDGED, TRIALS - JUDGED) < ALARM
     random, chosen = np.random.default_rng(8), []
     for _ in range(100):
         absent = random.normal(size=TRIALS - JUDGED)
@@ -79,10 +77,20 @@ def test_a_true_claim_is_seldom_exceeded_and_nearly_reached(claim: Claim) -> Non
         side, threshold = choose(absent, present, claim)
         assert side == 1
         chosen.append(float(stats.norm.sf(threshold)))
-    assert min(chosen) >= RATES[0] - DRIFT and max(chosen) <= RATES[-1] + DRIFT
-    short = np.mean([1 - exceeds(claim, rate, JUDGED, ratio=TIGHT) for rate in chosen])
-    assert short < 1e-4
-    assert sum(len(m.observers) for m in MECHANISMS.values()) <= GATES
+    low, high = reachable(TRIALS - JUDGED)
+    assert low < min(chosen) and max(chosen) < high
+    short = [1 - exceeds(claim, rate, JUDGED, ratio=TIGHT) for rate in chosen]
+    assert max(short) < 2e-3 and np.mean(short) < 2e-5  # over 1,000 choices the mean is below 3e-6
+
+
+def test_a_correct_mechanism_fails_fewer_than_one_run_in_10000() -> None:
+    """Six gates from above and from below, and the observers whom a mutant does not help, from above."""
+    gates = sum(len(m.observers) for m in MECHANISMS.values())
+    blind = sum(len(m.blind) for m in MUTANTS.values())
+    judged = MUTANT_TRIALS * 4 // 5
+    beside = false_alarm(FULL, judged, MUTANT_TRIALS - judged)
+    assert (gates, blind) == (6, 2)
+    assert gates * (ALARM + SHORT) + blind * beside < 1e-4
 
 
 def test_exceeding_is_the_chance_that_trials_show() -> None:
