@@ -32,6 +32,7 @@ from model.errors import (
     UpdateError,
 )
 from model.risk.knots import Knots, rows_histogram
+from model.secagg.context import model_digest
 from simulation.grid import identity
 from simulation.small import small_dataset, small_plan
 
@@ -54,6 +55,23 @@ def message(plan: TrainingPlan = PLAN, keys: list[SigningKey] = KEYS, **header: 
 def test_a_task_with_both_signatures_is_believed() -> None:
     task = read_task(message(), TRUST, "train")
     assert (task.kind, task.round, len(task.flat)) == ("train", 1, DIMENSION) and task.knots == KNOTS
+
+
+def test_case_40_a_task_is_known_by_the_model_it_brought() -> None:
+    sent = model_digest(bytes(4 * DIMENSION), encode(KNOTS.to_dict()))
+    assert read_task(message(), TRUST, "train").model_digest == sent
+    other = message()
+    flat = np.zeros(DIMENSION, dtype=np.float32)
+    flat[0] = np.nextafter(np.float32(0), np.float32(1))
+    other["model"]["flat"] = Array(flat)
+    assert read_task(other, TRUST, "train").model_digest != sent
+
+
+def test_case_41_a_signed_plan_whose_sums_could_wrap_is_refused() -> None:
+    masked = replace(PLAN.privacy, mode="helper", helper_key="09" + "00" * 31, delta=1e-7)
+    read_task(message(replace(PLAN, privacy=masked)), TRUST, "train")  # control
+    with pytest.raises(RoundError, match="could wrap"):
+        read_task(message(replace(PLAN, privacy=masked, phones=100_000)), TRUST, "train")
 
 
 @pytest.mark.parametrize("keys", [KEYS[:1], KEYS[1:], [*KEYS[:1], SigningKey.generate()]])
