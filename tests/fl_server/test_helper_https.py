@@ -74,7 +74,10 @@ def answering(home: HelperHome, *replies: Reply) -> Iterator[tuple[str, list[byt
 def _request(line: ssl.SSLSocket) -> bytes:
     data = b""
     while b"\r\n\r\n" not in data:
-        data += line.recv(1 << 16)
+        more = line.recv(1 << 16)
+        if not more:
+            raise ConnectionError("nothing was asked")
+        data += more
     head, _, body = data.partition(b"\r\n\r\n")
     size = int(next(each for each in head.lower().split(b"\r\n") if b"content-length" in each).split(b":")[1])
     while len(body) < size:
@@ -202,14 +205,13 @@ def test_another_certificate_is_refused_before_anything_is_sent(home: HelperHome
     assert seen == []
 
 
-def test_the_certificate_is_compared_whole(home: HelperHome, tmp_path: Path) -> None:
-    """A bundle would make TLS trust whoever is in it; what is pinned is one certificate."""
-    other = HelperHome.init(tmp_path / "other")
-    bundle = other.certificate.read_text() + home.certificate.read_text()
-    with answering(home, signed(home)) as (url, _seen):
-        _refused(HttpsHelper(url, bundle, home.signing.public_bytes, SigningKey.generate()), "another certificate than")
-    with answering(home, signed(home)) as (url, _seen):
-        assert helper(home, url).share(REQUEST).domain == SHARE_DOMAIN
+def test_the_certificate_is_compared_whole_after_tls_took_it(home: HelperHome, monkeypatch: pytest.MonkeyPatch) -> None:
+    line = helper(home, "https://127.0.0.1:1")
+    monkeypatch.setattr(line, "_pinned", "ab" * 32)
+    with answering(home, signed(home)) as (url, seen):
+        monkeypatch.setattr(line, "_port", int(url.split(":")[-1]))
+        _refused(line, "another certificate than")
+    assert seen == []  # nothing was sent
 
 
 def test_addresses_and_certificates_that_are_none(home: HelperHome) -> None:
