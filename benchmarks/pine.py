@@ -282,23 +282,23 @@ def _mine(sent: Sent, shape: Shape, helper: bool) -> tuple[U64, tuple[U64, U64],
 
 
 def measure(dim: int, repeats: int, source: ByteSource) -> dict[str, float]:
-    """Median milliseconds of prover and of each server, and bytes, for an update just within a norm of 2^20."""
+    """Median processor milliseconds of prover and of each server, and bytes, for an update just within a norm of 2^20."""
     shape = Shape(dim, 1 << 20)
     random = np.random.Generator(np.random.Philox(dim))
     raw = random.normal(size=dim)
     update = np.trunc(raw / np.linalg.norm(raw) * shape.bound).astype(np.int64)
     spent: dict[str, list[float]] = {"prove": [], "coordinator": [], "helper": [], "decide": []}
     for _ in range(repeats):
-        marks = [time.perf_counter()]
+        marks = [time.process_time()]
         sent = prove(update, shape, source)
-        marks.append(time.perf_counter())
+        marks.append(time.process_time())
         leader = query(sent, shape, False, bytes(32))
-        marks.append(time.perf_counter())
+        marks.append(time.process_time())
         helper = query(sent, shape, True, bytes(32))
-        marks.append(time.perf_counter())
+        marks.append(time.process_time())
         if not decide(leader, helper, sent):
             raise ArithmeticError("a true claim was refused")
-        marks.append(time.perf_counter())
+        marks.append(time.process_time())
         for name, began, ended in zip(spent, marks, marks[1:], strict=False):
             spent[name].append(1000 * (ended - began))
     return {name: float(np.median(values)) for name, values in spent.items()} | upload(shape)
@@ -310,7 +310,7 @@ def main() -> None:
     parser.add_argument("--dims", default="1000,10000")
     parser.add_argument("--repeats", type=int, default=9)
     given = parser.parse_args()
-    print("PROTOTYPE: NumPy, one core; milliseconds (median) and bytes a phone")
+    print("PROTOTYPE: NumPy, one core; processor milliseconds (median) and bytes a phone")
     for dim in map(int, given.dims.split(",")):
         found = measure(dim, given.repeats, OsSource())
         print(f"d = {dim}: " + ", ".join(f"{name} {value:,.1f}" for name, value in found.items()))
