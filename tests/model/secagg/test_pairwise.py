@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,13 +22,14 @@ from model.secagg.pairwise import run_round
 from model.secagg.pairwise_phone import PairwisePhone, PhoneState
 from model.secagg.pairwise_server import PairwiseServer
 from model.secagg.pairwise_steps import wide
+from model.secagg.terms import SurvivorList
 from model.secagg.witness import LocalWitness
 
 STEPS = ("advertise", "share", "upload", "agree", "unmask")
-MakeCast = Callable[..., "Cast"]  # noqa: F821
+MakeCast = Callable[..., Any]
 
 
-def sign_again(cast: Cast, attempt: int) -> None:  # noqa: F821
+def sign_again(cast: Any, attempt: int) -> None:
     """The same phones' adverts for another attempt, before the same witness."""
     place, terms = cast.server.context, cast.server.terms
     phones = {name: PairwisePhone(phone.identity, place, terms, attempt) for name, phone in cast.phones.items()}
@@ -55,7 +57,7 @@ def test_200_rounds_with_drops_at_every_phase(make_cast: MakeCast) -> None:
     """The right sum or a clean end, never a wrong sum."""
     source, sums, ends = random.Random(7), 0, 0
     for trial in range(200):
-        phones = source.randint(4, 7)
+        phones = source.randint(3, 6)
         degree = source.choice([min(4, phones - 1), phones - 1])
         cast = make_cast(phones, degree, source.randint(degree // 2 + 1, degree), 2, dim=3, seed=trial)
         rate = source.choice([0.0, 0.05, 0.15, 0.4])
@@ -70,6 +72,43 @@ def test_200_rounds_with_drops_at_every_phase(make_cast: MakeCast) -> None:
         sums += 1
     assert sums > 50
     assert ends > 20
+
+
+@pytest.mark.parametrize(("lost", "ends"), [({0, 1, 2, 8, 9, 10}, True), ({0, 2, 8, 10}, False)])
+def test_lost_phones_that_would_part_the_rest_end_the_round(make_cast: MakeCast, lost: set[int], ends: bool) -> None:
+    """Two runs of degree/2 lost phones leave two halves, whose sums a server would get apart; as many others do not."""
+    cast = make_cast(16, 6, 4)
+    cast.changes["upload"] = lambda cast, inbox: {
+        name: data for name, data in inbox.items() if cast.server._places[name][1] not in lost
+    }
+    if ends:
+        with pytest.raises(RoundError, match="in a row"):
+            cast.run()
+    else:
+        total = cast.run()
+        assert (total == cast.right()).all()
+
+
+def test_phones_look_at_the_list_themselves(make_cast: MakeCast, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same list past a server that does not mind: every phone refuses it."""
+    cast = make_cast(16, 6, 4)
+
+    class Careless(SurvivorList):
+        """A list that its maker takes as it comes."""
+
+        def require_sound(self, *_: object) -> None:
+            """Nothing."""
+
+    def lose(cast: Any, inbox: dict[str, bytes]) -> dict[str, bytes]:
+        return {name: data for name, data in inbox.items() if cast.server._places[name][1] not in {0, 1, 2, 8, 9, 10}}
+
+    cast.changes["upload"] = lose
+    monkeypatch.setattr("model.secagg.circle_server.SurvivorList", Careless)
+    monkeypatch.setattr("model.secagg.circle_server.CircleServer._require_answers", lambda *_: None)
+    with pytest.raises(RoundError):
+        cast.run()
+    assert len(cast.server.refusals) == 10
+    assert all("in a row" in why for why in cast.server.refusals.values())
 
 
 def test_extreme_updates_come_through(make_cast: MakeCast) -> None:
