@@ -105,11 +105,11 @@ class CircleServer:
     def unmask(self, reveals: Mapping[int, bytes]) -> Units:
         """Reveals → the sum of the active phones' units, (dim,) int64. RoundError if a secret cannot be had or the
         sum's checks do not count the phones: masks that do not cancel, as from differing models (case 40)."""
-        secrets = Secrets(self.circle, self.deals, self.list.dead, self.terms.neighbours.threshold)
+        secrets = Secrets(self.circle, self.deals, self.list.dead, self.terms.neighbours.threshold, self.reports)
         for position, reveal in self._parsed(reveals, Reveal):
             given = self._flags(reveal.given)
             if self._fits(position, len(reveal.shares) == SHARE * int(given.sum()), "its reveal has cut parts"):
-                self.reports |= secrets.take(position, slots(given), reveal.shares)
+                secrets.take(position, slots(given), reveal.shares)
         total: Ring = np.zeros(self.context.dim + CHECKS, np.uint32)
         for position in slots(self.list.active):
             total += np.frombuffer(self.uploads[position].vector, "<u4")

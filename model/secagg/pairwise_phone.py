@@ -39,7 +39,7 @@ from model.secagg.pairs import KEYS, Channel, channel, commitment, seed_hash
 from model.secagg.pairwise_steps import KEPT, LIST, agreeing, masked, open_boxes, require_mine, slots, stated, tags
 from model.secagg.roster import Standing, check_signature, find_place, signed_advert
 from model.secagg.shares import SHARE, deal
-from model.secagg.terms import CERTIFICATE_DOMAIN, SurvivorList, Terms
+from model.secagg.terms import CERTIFICATE_DOMAIN, SurvivorList, Terms, bound
 
 OVER = "over"
 
@@ -105,9 +105,9 @@ class PairwisePhone:
         """Place → Deal: its place is checked, then its seed and mask key are dealt to its neighbours."""
         self._enter("share")
         self.state.place = data
-        bound, own = self.context.bytes() + self.standing.root, self._publics[0]
+        attempt, own = bound(self.context) + self.standing.root, self._publics[0]
         private = X25519PrivateKey.from_private_bytes(self.state.channel_key)
-        found = [channel(private, own, entry[32:64], bound) for entry in self.standing.entries]
+        found = [channel(private, own, entry[32:64], attempt) for entry in self.standing.entries]
         shares = deal((self.state.seed, self.state.mask_key), self.threshold, len(found), self.source)
         boxes = b"".join(pair.seal(both) for pair, both in zip(found, shares, strict=True))
         promised = b"".join(commitment(one) for both in shares for one in both)

@@ -24,7 +24,7 @@ from model.secagg.graph import require_private
 from model.secagg.messages import ENTRY, HASH, KEY, Advert, Place, blocks
 from model.secagg.openings import Levels, levels, opening, root_of
 from model.secagg.pairs import low_order
-from model.secagg.terms import Terms
+from model.secagg.terms import Terms, bound
 
 ADVERT_DOMAIN, ROSTER_DOMAIN = "advert/1", "roster/1"
 
@@ -43,7 +43,7 @@ def verify_advert(advert: Advert, context: Context, attempt: int) -> None:
 def head_bytes(context: Context, attempt: int, phones: int, root: bytes) -> bytes:
     """What the witness signs of a roster."""
     head = {"attempt": attempt, "phones": phones, "root": root}
-    return signing_input(ROSTER_DOMAIN, context.bytes() + encode(head))
+    return signing_input(ROSTER_DOMAIN, bound(context) + encode(head))
 
 
 def check_signature(public: bytes, signature: bytes, data: bytes) -> None:
@@ -138,7 +138,7 @@ def _position(place: Place, terms: Terms) -> tuple[int, Circle, int]:
 
 
 def _advert_bytes(context: Context, attempt: int, entry: bytes) -> bytes:
-    return signing_input(ADVERT_DOMAIN, context.bytes() + encode({"attempt": attempt, "entry": entry}))
+    return signing_input(ADVERT_DOMAIN, bound(context) + encode({"attempt": attempt, "entry": entry}))
 
 
 def entries_of(circle: Circle, roster: Roster) -> Mapping[int, bytes]:

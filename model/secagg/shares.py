@@ -82,12 +82,12 @@ def interpolate(places: tuple[int, ...], values: Sequence[int], prime: int = PRI
 def _weights(places: tuple[int, ...], prime: int) -> tuple[int, tuple[int, ...]]:
     """Lagrange's coefficients at 0 as one common factor modulo `prime` and a small integer for each place.
 
-    The coefficient of x is ∏y / (x·∏(y − x)) over the other places y. For places in 1 … m that divisor divides m!, so
-    m! clears all of them, and the one inverse, of m!, is shared by every set of places below m.
+    The coefficient of x is ∏y / ∏(y − x) over the other places y. With every place up to the last, m, it would be
+    ±m!/(x!·(m − x)!); so only the differences to places missing below m are multiplied, and only m! is inverted.
     """
     top = max(places)
-    cleared = math.factorial(top)
-    weights = tuple(cleared // (x * math.prod([y - x for y in places if y != x])) for x in places)
+    missing = sorted(set(range(1, top)).difference(places))
+    weights = tuple((-1) ** (x - 1) * math.comb(top, x) * math.prod([y - x for y in missing]) for x in places)
     return math.prod(places) * _inverse_factorial(top, prime) % prime, weights
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Self
 
 from model.canonical import encode
@@ -17,6 +18,12 @@ from model.secagg.graph import most_corrupt, window_floor
 
 LIST_DOMAIN, CERTIFICATE_DOMAIN = "survivors/1", "certificate/1"
 ATTEMPTS = 8  # each shuffles anew: a server that gives up seven orders gains three bits against the graph's bound
+
+
+@lru_cache(maxsize=64)
+def bound(context: Context) -> bytes:
+    """The context's bytes, encoded once: everything signed or derived in a round begins with them."""
+    return context.bytes()
 
 
 @dataclass(frozen=True)
@@ -56,7 +63,7 @@ class SurvivorList:
     def signed_bytes(self, domain: str = LIST_DOMAIN) -> bytes:
         """What phones sign, and under another domain the witness."""
         bits = {"active": pack(self.active), "dead": pack(self.dead)}
-        return signing_input(domain, self.context.bytes() + encode({"root": self.root, "group": self.group, **bits}))
+        return signing_input(domain, bound(self.context) + encode({"root": self.root, "group": self.group, **bits}))
 
     def require_sound(self, circle: Circle, terms: Terms, phones: int) -> None:
         """RoundError for a list that asks for both kinds of share, is too short, or could leave honest phones apart."""

@@ -19,30 +19,41 @@ from model.secagg.terms import SurvivorList
 
 
 class Secrets:
-    """Shares as they come in: of the mask keys of the `dead`, of the seeds of the others; each by its commitment."""
+    """Shares as they come in: of the mask keys of the `dead`, of the seeds of the others; each used by its commitment.
 
-    def __init__(self, circle: Circle, deals: Mapping[int, Deal], dead: Flags, threshold: int) -> None:
-        self.circle, self.deals, self.dead, self.threshold = circle, deals, dead, threshold
+    Who revealed a share that was not dealt to it is named in `reports` (case 39).
+    """
+
+    def __init__(
+        self, circle: Circle, deals: Mapping[int, Deal], dead: Flags, threshold: int, reports: dict[int, str]
+    ) -> None:
+        self.circle, self.deals, self.dead, self.threshold, self.reports = circle, deals, dead, threshold, reports
         self._shares: dict[int, dict[int, bytes]] = defaultdict(dict)
 
-    def take(self, holder: int, given: list[int], shares: bytes) -> dict[int, str]:
-        """Sort in one phone's shares for the slots `given`; a report on it if one is not what was dealt (case 39)."""
-        near, half, report = self.circle.neighbours(holder), COMMITMENT // 2, {}
+    def take(self, holder: int, given: list[int], shares: bytes) -> None:
+        """Sort in one phone's shares for the slots `given`."""
+        near, degree = self.circle.neighbours(holder), self.circle.degree
         for i, slot in enumerate(given):
-            dealer, back = near[slot], self.circle.degree - 1 - slot
-            known, share = self._shares[dealer], shares[i * SHARE : (i + 1) * SHARE]
-            if dealer not in self.deals or len(known) >= self.threshold:
-                continue
-            at = back * COMMITMENT + half * bool(self.dead[dealer])
-            if commitment(share) == self.deals[dealer].commitments[at : at + half]:
-                known[back + 1] = share
+            self._shares[near[slot]][degree - slot] = shares[i * SHARE : (i + 1) * SHARE]
+
+    def _combined(self, dealer: int) -> bytes:
+        """The secret of the lowest places whose shares fit their commitments."""
+        half, good = COMMITMENT // 2, dict[int, bytes]()
+        promised, key = self.deals[dealer].commitments, half * bool(self.dead[dealer])
+        for place, share in sorted(self._shares[dealer].items()):
+            at = (place - 1) * COMMITMENT + key
+            if commitment(share) == promised[at : at + half]:
+                good[place] = share
             else:
-                report[holder] = "it revealed a share that was not dealt to it; the share is not used"
-        return report
+                holder = self.circle.neighbours(dealer)[place - 1]
+                self.reports[holder] = "it revealed a share that was not dealt to it; the share is not used"
+            if len(good) == self.threshold:
+                break
+        return combine(good, self.threshold)
 
     def seed(self, position: int) -> bytes:
         """An active phone's seed; RoundError if too few shares came or they are not of its seed."""
-        secret = combine(self._shares[position], self.threshold)
+        secret = self._combined(position)
         if seed_hash(secret) != self.deals[position].seed_hash:
             raise RoundError(
                 f"phone {position} of the circle dealt shares of something else than its seed; start again"
@@ -51,7 +62,7 @@ class Secrets:
 
     def mask_key(self, position: int, public: bytes) -> X25519PrivateKey:
         """A dead phone's mask key; RoundError if too few shares came or they are not of its key."""
-        private = X25519PrivateKey.from_private_bytes(combine(self._shares[position], self.threshold))
+        private = X25519PrivateKey.from_private_bytes(self._combined(position))
         if private.public_key().public_bytes_raw() != public:
             raise RoundError(f"phone {position} of the circle dealt shares of something else than its key; start again")
         return private
