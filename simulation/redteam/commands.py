@@ -13,11 +13,13 @@ from rich.table import Table
 
 from model.errors import InputError
 from simulation.processors import processors
+from simulation.redteam import poisoning_command
 
 if TYPE_CHECKING:
     from simulation.redteam.audit import Case, Finding
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+app.add_typer(poisoning_command.app)
 FAILED = 1
 
 
