@@ -6,7 +6,6 @@ few are left, RoundError ends the circle's round before anything is asked that c
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeVar
 
@@ -14,6 +13,7 @@ import numpy as np
 
 from model.errors import ContractError, RoundError
 from model.secagg.circle import Circle, Flags, pack, unpack
+from model.secagg.complaints import uncover
 from model.secagg.context import Context
 from model.secagg.fixedpoint import Ring, Units
 from model.secagg.messages import (
@@ -146,20 +146,13 @@ class CircleServer:
         return Certificate(signature, pack(present), b"".join(signed[n].tags[at : at + TAG] for n, at in starts))
 
     def _excluded(self) -> set[int]:
-        """Uploads left out until nobody is left who did not mask with an active neighbour: of two between whom a box
-        did not open, whoever is in more such pairs, else the one who sealed it (case 38)."""
+        """Uploads left out so that everyone left masked with all active neighbours (case 38)."""
         pairs = set()
         for position, kept in self.kept.items():
             senders = self._near[position][self._dealt(position) & ~kept].tolist()
             pairs |= {(sender, position) for sender in senders if sender in self.uploads}
-        excluded: set[int] = set()
-        while pairs:
-            often = Counter(end for pair in pairs for end in pair)
-            sender, receiver = max(pairs, key=lambda pair: (max(often[pair[0]], often[pair[1]]), pair))
-            worst = receiver if often[receiver] > often[sender] else sender
-            excluded.add(worst)
-            self.reports[worst] = "boxes between it and neighbours did not open, or broke their commitments"
-            pairs = {pair for pair in pairs if worst not in pair}
+        excluded = uncover(pairs)
+        self.reports |= dict.fromkeys(excluded, "boxes between it and neighbours did not open as committed; it is out")
         return excluded
 
     def _list(self, active: Iterable[int]) -> SurvivorList:

@@ -9,16 +9,13 @@ its surviving neighbours, and the one list is the whole circle's, so that every 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from model.canonical import decode, encode
 from model.contract.envelope import SigningKey
-from model.contract.record import require
 from model.errors import RoundError
 from model.privacy.noise import ByteSource, OsSource
 from model.secagg.circle import Flags, pack, unpack
@@ -37,43 +34,10 @@ from model.secagg.messages import (
 )
 from model.secagg.pairs import KEYS, Channel, channel, commitment, seed_hash
 from model.secagg.pairwise_steps import KEPT, LIST, agreeing, masked, open_boxes, require_mine, slots, stated, tags
+from model.secagg.phone_state import OVER, PhoneState
 from model.secagg.roster import Standing, check_signature, find_place, signed_advert
 from model.secagg.shares import SHARE, deal
 from model.secagg.terms import CERTIFICATE_DOMAIN, SurvivorList, Terms, bound
-
-OVER = "over"
-
-
-@dataclass
-class PhoneState:
-    """What a phone keeps between steps: secrets, so it lies only in the phone's sealed store and only for the attempt.
-
-    `step` is the next one. `shares` are its neighbours' for it, 66 bytes a slot; lists are bits.
-    """
-
-    step: str = "advertise"
-    channel_key: bytes = b""
-    mask_key: bytes = b""
-    seed: bytes = b""
-    place: bytes = b""
-    channels: bytes = b""
-    kept: bytes = b""
-    shares: bytes = b""
-    active: bytes = b""
-    dead: bytes = b""
-    trusted: bytes = b""
-
-    def to_bytes(self) -> bytes:
-        """Canonical bytes."""
-        return encode(vars(self))
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> PhoneState:
-        """Inverse of `to_bytes`; ContractError for anything else."""
-        raw = decode(data)
-        sound = isinstance(raw, dict) and raw.keys() == vars(cls()).keys()
-        require(sound, "this is not the state of a phone between steps; start another attempt")
-        return cls(**raw)
 
 
 class PairwisePhone:

@@ -19,9 +19,10 @@ from model.secagg.honest import add_noise, phone_sigma
 from model.secagg.messages import Upload
 from model.secagg.openings import levels, opening, root_of
 from model.secagg.pairwise import run_round
-from model.secagg.pairwise_phone import PairwisePhone, PhoneState
+from model.secagg.pairwise_phone import PairwisePhone
 from model.secagg.pairwise_server import PairwiseServer
 from model.secagg.pairwise_steps import wide
+from model.secagg.phone_state import PhoneState
 from model.secagg.terms import SurvivorList
 from model.secagg.witness import LocalWitness
 
