@@ -7,7 +7,7 @@ export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION := 1
 
-.PHONY: demo demo-flower test lint bench sanitize results clean setup
+.PHONY: demo demo-flower test lint bench sanitize results poisoning clean setup
 .DEFAULT_GOAL := help
 
 help:
@@ -18,6 +18,7 @@ help:
 	@echo "make bench        benchmarks, each beside its target, and the engines beside their peers (ARGS=--quick)"
 	@echo "make sanitize     the compiled kernels under AddressSanitizer and UBSan, on made-up shapes"
 	@echo "make results      docs/results.md from the Taiwan table (about half an hour)"
+	@echo "make poisoning    its section on hostile phones, and docs/poisoning.json (about half an hour)"
 	@echo "make clean        remove the environment and runs"
 
 setup: $(VENV)/.installed
@@ -55,6 +56,10 @@ sanitize: setup
 
 results: setup
 	$(BIN)/python benchmarks/results.py --out docs/results.md $(ARGS)
+	$(BIN)/python benchmarks/poisoning.py --blocks "" --add docs/poisoning.json --page docs/results.md
+
+poisoning: setup
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/poisoning.py --out docs/poisoning.json --page docs/results.md $(ARGS)
 
 clean:
 	rm -rf $(VENV) runs build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*

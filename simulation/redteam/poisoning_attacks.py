@@ -1,8 +1,9 @@
 """What hostile phones send in place of their updates; those that respect the clip and those that do not (spec 13.13).
 
 They know everything: every honest update of the round before they send their own, and one another. No real attacker
-under masks does, so what survives these survives less. Where a strength is named it is that of the paper's, or ten: at
-a tenth of hostile phones that is the least with which the inner product turns round.
+under masks does, so what survives these survives less; "ipm-guess" alone needs nothing but the hostile phones' rows.
+Where a strength is named it is that of the paper's, or ten: at a tenth of hostile phones that is the least with which
+the inner product turns round.
 """
 
 from __future__ import annotations
@@ -100,6 +101,11 @@ ATTACKS: dict[str, Attack] = {
         Attack("alie-1.5", "the same with z = 1.5", lambda view: view.mean - ALIE_SEEN * view.spread, spread=True),
         Attack("ipm-1", "minus the honest mean (Xie et al. 2020)", lambda view: -view.mean),
         Attack("ipm-10", "minus ten times the honest mean, clipped", lambda view: -INNER * view.mean),
+        Attack(
+            "ipm-guess",
+            "minus ten times what the hostile phones' own updates average to, clipped: no honest update need be seen",
+            lambda view: -INNER * view.own.mean(axis=0),
+        ),
         Attack("ipm-clip", "against the honest mean, as long as the clip allows", _loud(1.0)),
         Attack(
             "backdoor",
