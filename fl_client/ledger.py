@@ -56,11 +56,11 @@ class Ledger:
     """Charges kept in the encrypted store; every charge is durable before the phone answers."""
 
     def __init__(self, store: PhoneStore, yearly_rho: float = YEARLY_RHO) -> None:
-        self._store, self.yearly_rho = store, yearly_rho
+        self.store, self.yearly_rho = store, yearly_rho
 
     def spends(self) -> list[Spend]:
         """All charges, oldest first."""
-        return [Spend(**entry) for entry in self._store.entries(_TABLE)]
+        return [Spend(**entry) for entry in self.store.entries(_TABLE)]
 
     def lifetime(self) -> float:
         """ρ of everything this phone ever took part in."""
@@ -111,7 +111,7 @@ class Ledger:
                     return spend
         self._fits(rho(release), now)
         spend = Spend(plan.digest, name, round_, rho(release), now, question)
-        self._store.append(_TABLE, dict(vars(spend)))
+        self.store.append(_TABLE, dict(vars(spend)))
         return spend
 
     def summary(self, now: int) -> dict[str, Any]:

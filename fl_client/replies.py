@@ -8,7 +8,8 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from fl_client.answers import answer_size
 from fl_client.egress import Egress
 from fl_client.local import own_noise
-from fl_client.phones import Partial, Task
+from fl_client.phones import Partial, Phones, Task
+from fl_client.repeat import Kept
 from fl_client.update import Sealed, seal_sum
 from model.contract.masked import MASKED_SCHEMA, MaskedHeader
 from model.contract.update import PARTIAL_SCHEMA, PartialHeader, check_vector
@@ -18,11 +19,24 @@ from model.secagg.context import Context
 from model.secagg.room import MASKED
 
 
-def write_reply(task: Task, partial: Partial, door: Egress, entropy: ByteSource) -> RecordDict:
-    """The reply in the form that the plan's privacy mode asks for, out through `door`."""
+def reply_of(phones: Phones, task: Task, door: Egress, entropy: ByteSource, kept: Kept | None = None) -> RecordDict:
+    """What these phones answer; where `kept` holds the masked answer given before, that one again."""
+    before = kept.find(task) if kept else None
+    if before is not None:
+        return write_masked(task, before, door)
+    return write_reply(task, phones.partial(task), door, entropy, kept)
+
+
+def write_reply(
+    task: Task, partial: Partial, door: Egress, entropy: ByteSource, kept: Kept | None = None
+) -> RecordDict:
+    """The reply in the form that the plan's privacy mode asks for, out through `door`; a masked one is `kept` first."""
     plan = task.plan
     if plan.privacy.mode == "helper":
-        return write_masked(task, _sealed(task, partial, entropy), door)
+        sealed = _sealed(task, partial, entropy)
+        if kept is not None:
+            kept.keep(task, sealed)
+        return write_masked(task, sealed, door)
     if plan.privacy.mode == "local":
         dim = answer_size(task)
         noise = own_noise(plan, task.kind, partial.phones, dim, entropy)

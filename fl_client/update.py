@@ -99,6 +99,11 @@ def seal_sum(units: NDArray[np.int64], phones: int, helper: bytes, context: Cont
     return Sealed(phones, shielded.vector.astype("<u4").tobytes(), shielded.seed, context, _STAGE)
 
 
+def sealed_again(phones: int, vector: bytes, seeds: bytes, context: Context) -> Sealed:
+    """An answer that was sealed before, to be sent once more (repeat.py)."""
+    return Sealed(phones, vector, seeds, context, _STAGE)
+
+
 def to_units(values: NDArray[np.float64], scale: int) -> NDArray[np.int64]:
     """Grid units of already clipped values, any shape, rounded toward zero."""
     return np.trunc(values * float(scale)).astype(np.int64)

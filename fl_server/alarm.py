@@ -8,13 +8,16 @@ Both look at a released sum, so they cost no ε. Pure functions; nothing here st
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fl_server.rounds import Release
+from model.contract.plan import TrainingPlan
+from model.contract.releases import charge_of, share_sigma
 from model.errors import RoundError
 
 FALSE_ALARM = 1e-6  # probability, a round, that `impossible` is said of honest clipped phones
@@ -78,6 +81,25 @@ def watch(
     return Alarm(norm, most, signal, usual, norm > most, usual is not None and signal > usual)
 
 
+def watched(plan: TrainingPlan, releases: Iterable[Release]) -> list[tuple[int, str]]:
+    """(round, sentence) of every training release that is void or whose norm is impossible or unusual, in order."""
+    found, earlier = list[tuple[int, str]](), list[float]()
+    scale, clip = plan.privacy.grid_scale, plan.local.clip_norm
+    for release in releases:
+        if release.kind != "train":
+            continue
+        if release.void:
+            why = release.refused[-1] if release.refused else "the run ended while it was released"
+            found.append((release.round, f"void: {why}"))
+            continue
+        sigma = _sigma(plan, release.phones)
+        alarm = watch(release.noised, phones=release.phones, clip=clip, scale=scale, sigma=sigma, earlier=earlier)
+        earlier.append(alarm.signal)
+        if alarm.raised:
+            found.append((release.round, alarm.sentence))
+    return found
+
+
 def noise_norm(dim: int, sigma: float, tail: float) -> float:
     """A norm that noise of `dim` coordinates of σ exceeds with probability at most `tail`.
 
@@ -93,6 +115,13 @@ def noise_norm(dim: int, sigma: float, tail: float) -> float:
 def signal_norm(norm: float, dim: int, sigma: float) -> float:
     """Norm of the sum before its noise, estimated: √max(‖S‖² - dσ², 0)."""
     return math.sqrt(max(norm * norm - dim * sigma * sigma, 0.0))
+
+
+def _sigma(plan: TrainingPlan, phones: int) -> float:
+    """σ, in grid units, of all the noise in a training sum of so many phones."""
+    charge = charge_of(plan, "train")
+    parties = {"helper": 2, "pairwise": phones, "local": phones}.get(plan.privacy.mode, 1)
+    return math.sqrt(parties) * share_sigma(plan, charge) if charge else 0.0
 
 
 def _usual(earlier: Sequence[float], dim: int, sigma: float, tail: float) -> float | None:

@@ -22,6 +22,7 @@ from simulation.experiment.request import Progress as Step
 from simulation.experiment.request import Request
 from simulation.faults import Faults
 from simulation.planning import Options
+from simulation.redteam.commands import app as attacks
 from simulation.report import next_steps, show
 from simulation.table import TableChoice
 
@@ -37,6 +38,8 @@ Out = Annotated[Path, typer.Option(help="Folder of the run; it appears when the 
 AsJson = Annotated[bool, typer.Option("--json", help="Print summary.json instead of tables.")]
 Overwrite = Annotated[bool, typer.Option(help="Replace a finished run in the same folder.")]
 Farms = Annotated[int, typer.Option(help="Flower nodes that share the phones.")]
+
+app.add_typer(attacks, name="attack")
 
 
 @app.callback()

@@ -25,6 +25,11 @@ def show(console: Console, summary: Mapping[str, Any], notes: Sequence[str], dec
         console.print("[bold red]privacy is off: this model must not be released[/bold red]")
     if summary["epsilon"]["noise_source"] != "os":
         console.print("[bold red]the noise is seeded for a test: it protects nobody[/bold red]")
+    if summary.get("aggregation", "mean") != "mean":
+        seen = f"every update was seen in the clear, for {summary['aggregation']}"
+        console.print(f"[bold red]{seen}[/bold red]")
+    for alarm in summary["alarms"]:
+        console.print(f"[bold red]round {alarm['round']}: {escape(alarm['sentence'])}[/bold red]")
     if summary["release"] is None:
         reasons = "; ".join(summary["gate"]["reasons"])
         console.print(f"[bold yellow]no release: the gate refused the model: {escape(reasons)}[/bold yellow]")

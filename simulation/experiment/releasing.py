@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl_server import gate
+from fl_server.alarm import watched
 from fl_server.app import Result
 from fl_server.gate import ChargedFigures, Thresholds, Verdict
 from fl_server.keys import KeyRing, replace_file
@@ -124,6 +125,8 @@ def _log(place: RunFolder, result: Result, manifest: ReleaseManifest, published:
     log.append({"kind": "plan", "at": result.plan.created_at, "digest": result.plan.digest})
     for charge in result.plan.privacy.charges:
         log.append({"kind": "charge", "at": now, **charge.to_dict()})
+    for round_, sentence in watched(result.plan, result.releases):
+        log.append({"kind": "alarm", "at": now, "round": round_, "sentence": sentence})
     digest = published.digest if published else ""
     log.append({"kind": "release", "at": now, "digest": digest, "model": manifest.model_digest, "passed": bool(digest)})
     log.checkpoint(keyring(place).ensure("log"))

@@ -7,6 +7,7 @@ import resource
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fl_server.alarm import watched
 from fl_server.app import Result
 from model.canonical import encode
 from model.contract.masked import MASKED_SCHEMA, SEED_BYTES, MaskedHeader
@@ -49,6 +50,7 @@ def summarise(
         "rounds": plan.rounds,
         "participation": plan.participation,
         "clip": plan.local.clip_norm,
+        "aggregation": plan.aggregation,
         "noise_multiplier": training.noise_multiplier if training else 0.0,
         "epsilon": {
             "released_models": observers.released_models,
@@ -98,6 +100,7 @@ def summarise(
         },
         "egress": egress(plan, result, scores),
         "reach": dict(reached) if reached else None,
+        "alarms": [{"round": round_, "sentence": sentence} for round_, sentence in watched(plan, result.releases)],
         "simulation_only": list(SIMULATION_ONLY),
     }
 

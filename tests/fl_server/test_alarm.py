@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fl_server.alarm import SETTLED, noise_norm, signal_norm, watch
+from fl_server.alarm import SETTLED, noise_norm, signal_norm, watch, watched
+from fl_server.rounds import Release
 from model.errors import RoundError
 from model.privacy.noise import SeededSource, discrete_gaussian
+from simulation.small import small_dataset, small_plan
 
 SCALE, CLIP, PHONES, DIM = 2**20, 1.0, 50, 400
 
@@ -102,3 +105,20 @@ def test_what_describes_no_sum_is_refused(wrong: dict[str, float]) -> None:
     given_ = {"phones": 5, "clip": 1.0, "scale": 4, "sigma": 0.0} | wrong
     with pytest.raises(RoundError):
         watch(np.ones(3, dtype=np.int64), **given_)  # type: ignore[arg-type]
+
+
+def released(round_: int, noised: np.ndarray, void: bool = False) -> Release:
+    return Release("train", round_, 50, 50, 50, ("a garbage sum",) if void else (), noised, void=void)
+
+
+@pytest.mark.parametrize("mode", [{"mode": "central"}, {"mode": "helper", "helper_key": "ab" * 32}])
+def test_a_run_names_the_rounds_that_are_void_or_too_long(mode: dict[str, str]) -> None:
+    plan = small_plan(small_dataset(60))
+    plan = replace(plan, privacy=replace(plan.privacy, **mode))
+    scale, dim = plan.privacy.grid_scale, 100
+    fine = np.full(dim, int(2 * plan.local.clip_norm * scale / math.sqrt(dim)))
+    rounds = [released(1, fine), released(2, 1_000_000 * fine), released(3, fine, void=True), released(4, fine)]
+    found = watched(plan, [replace(rounds[0], kind="knots", noised=rounds[1].noised), *rounds])
+    assert [number for number, _ in found] == [2, 3]
+    assert "exceeds" in found[0][1] and found[1][1] == "void: a garbage sum"
+    assert watched(plan, [rounds[0], rounds[3]]) == []

@@ -31,7 +31,7 @@ SUMMARY: dict[str, Any] = {
     "gate": {"passed": True, "reasons": []},
     "release": {"onnx_bytes": 21000, "parity_max_abs": 1e-7},
     "scored": {"phones": 10, "p50_us": 17.0, "p99_us": 30.0, "envelopes_opened": 10},
-    "egress": {"bytes_per_phone": {"score/1": 900.0}, "undeclared": 0},
+    "egress": {"bytes_per_phone": {"score/1": 900.0}, "undeclared": 0}, "alarms": [], "aggregation": "mean",
 }  # fmt: skip
 
 
@@ -115,3 +115,12 @@ def test_the_commands_to_go_on_with_are_lines_a_shell_can_run() -> None:
     assert "The report is my runs/[first]/report.html." in held.getvalue()
     next_steps(Console(file=(short := io.StringIO()), width=40), out, None)
     assert "pocketscore-device" not in short.getvalue() and "pocketscore-review check" in short.getvalue()
+
+
+def test_alarms_and_updates_in_the_clear_stand_in_red() -> None:
+    alarm = {"round": 3, "sentence": "the sum's norm 9 exceeds the 8 that clipped phones and noise can give"}
+    text = shown(changed(alarms=[alarm], aggregation="median"), colour=True)
+    plain = shown(changed(alarms=[alarm], aggregation="median"))
+    assert "round 3: the sum's norm 9" in plain and "every update was seen in the clear, for median" in plain
+    assert text.count("\x1b[1;31m") > shown(SUMMARY, colour=True).count("\x1b[1;31m")
+    assert "clear" not in shown(SUMMARY) and "the sum's norm" not in shown(SUMMARY)
