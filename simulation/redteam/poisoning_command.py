@@ -36,7 +36,7 @@ PHONES = 2_000
     "pocketscore attack poisoning --phones 1000 --rules mean,median,multikrum --json"
 )
 def poisoning(
-    phones: Annotated[int, typer.Option(help="Make up so many (0: 2,000), or train on so many of --data (0: all).")] = 0,
+    phones: Annotated[int, typer.Option(help="Make up so many (0: 2,000), or train on so many of --data (0: all)")] = 0,
     data: Annotated[Path | None, typer.Option(help="Your own table, .csv or .parquet: rows become phones.")] = None,
     target: Annotated[str | None, typer.Option(help="Column of --data to predict.")] = None,
     positive: Annotated[str | None, typer.Option(help="Value of --target that is the bad outcome.")] = None,
