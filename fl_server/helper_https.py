@@ -29,12 +29,14 @@ from model.errors import ContractError, InputError, RoundError
 
 MAX_ANSWER = MAX_BATCH_BYTES
 CHUNK = 1 << 16
+PAUSE_SECONDS = 0.5
 
 
 class HttpsHelper:
     """A helper at `url`, known by its certificate (PEM) and its Ed25519 key; `signing` is the coordinator's own key.
 
-    `seconds` bounds one exchange as a whole. `on_refusal` is given every signed refusal, to keep it. InputError for an
+    `seconds` bounds one exchange as a whole; while nobody listens there, as when the helper is being started again, it
+    is tried again for `patience` seconds. `on_refusal` is given every signed refusal, to keep it. InputError for an
     address that is not https or a certificate that is none.
     """
 
@@ -46,6 +48,7 @@ class HttpsHelper:
         signing: SigningKey,
         *,
         seconds: float = 120.0,
+        patience: float = 0.0,
         on_refusal: Callable[[Signed], None] = lambda refusal: None,
     ) -> None:
         where = urlsplit(url)
@@ -53,7 +56,7 @@ class HttpsHelper:
             raise InputError(f"{url} is no https address; give the helper's as https://host:port")
         self._host, self._port = where.hostname, where.port or 443
         self._public, self._signing = helper_public, signing
-        self._seconds, self._on_refusal = seconds, on_refusal
+        self._seconds, self._patience, self._on_refusal = seconds, min(patience, seconds), on_refusal
         self._context, self._pinned = _pinning(certificate_pem)
 
     def share(self, request: BatchRequest) -> Signed:
@@ -75,19 +78,20 @@ class HttpsHelper:
         return signed
 
     def _exchange(self, body: bytes) -> bytes:
+        patient = time.monotonic() + self._patience
         try:
-            return self._once(body)
+            return self._once(body, patient)
         except (OSError, http.client.HTTPException) as lost:
             first = _said(lost)
         try:
-            return self._once(body)
+            return self._once(body, patient)
         except (OSError, http.client.HTTPException) as error:
             raise RoundError(
                 f"the helper at {self._host}:{self._port} gave no answer twice ({first}; {_said(error)}); "
                 "see that it runs and that its certificate is the one pinned"
             ) from error
 
-    def _once(self, body: bytes) -> bytes:
+    def _once(self, body: bytes, patient: float) -> bytes:
         """One request on a connection of its own; RoundError where the helper says no without signing it."""
         until = time.monotonic() + self._seconds
         line = http.client.HTTPSConnection(self._host, self._port, timeout=self._seconds, context=self._context)
@@ -95,7 +99,7 @@ class HttpsHelper:
         clock = threading.Timer(self._seconds, _cut, [line])
         clock.start()
         try:
-            line.connect()
+            _connect(line, patient)
             _require_pinned(line, self._pinned)
             headers = {HEADER: caller_header(body, self._public, self._signing), "Content-Type": "application/cbor"}
             line.request("POST", "/v1/batch", body, headers)
@@ -138,6 +142,18 @@ def _require_pinned(line: http.client.HTTPSConnection, pinned: str) -> None:
     shown = line.sock.getpeercert(binary_form=True)
     if shown is None or sha256_hex(shown) != pinned:
         raise RoundError("the helper shows another certificate than the one pinned; find out who answers there")
+
+
+def _connect(line: http.client.HTTPSConnection, patient: float) -> None:
+    """Connect, again while nobody listens until the moment `patient`."""
+    while True:
+        try:
+            line.connect()
+            return
+        except ConnectionRefusedError:
+            if time.monotonic() >= patient:
+                raise
+        time.sleep(PAUSE_SECONDS)
 
 
 def _cut(line: http.client.HTTPSConnection) -> None:

@@ -24,6 +24,7 @@ from simulation.faults import Faults
 from simulation.planning import Options
 from simulation.redteam.commands import app as attacks
 from simulation.report import next_steps, show
+from simulation.signers import keys as plan_keys
 from simulation.table import TableChoice
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
@@ -40,6 +41,7 @@ Overwrite = Annotated[bool, typer.Option(help="Replace a finished run in the sam
 Farms = Annotated[int, typer.Option(help="Flower nodes that share the phones.")]
 
 app.add_typer(attacks, name="attack")
+app.command("keys", epilog="Example: pocketscore keys keys")(plan_keys)
 
 
 @app.callback()
@@ -67,6 +69,8 @@ def simulate(
     privacy: Annotated[
         str, typer.Option(help="helper (two servers), pairwise (masks among phones), central, local or off.")
     ] = "central",
+    helper: Annotated[Path | None, typer.Option(help="Mode helper: address of a helper's own process.")] = None,
+    keys: Annotated[Path | None, typer.Option(help="Folder of the plan's signers, from `pocketscore keys`.")] = None,
     honest: Annotated[float, typer.Option(help="Mode pairwise: share of a cohort whose noise alone must do.")] = 0.7,
     delta: Annotated[float | None, typer.Option(help="A δ below the default, N^-1.1 and at most 1e-5.")] = None,
     rounds: Annotated[int, typer.Option(help="Training rounds.")] = 20,
@@ -75,6 +79,7 @@ def simulate(
     seed: Annotated[int, typer.Option(help="Phones, split and shuffles; never the protective noise.")] = 0,
     regime: Annotated[str, typer.Option(help="Of made-up phones: default, or weak (little signal).")] = "default",
     farms: Farms = 2,
+    flower: Annotated[bool, typer.Option(help="Through a real SuperLink with a SuperNode for each farm.")] = False,
     engine: Annotated[str, typer.Option(help="auto (the fastest), native, batched or reference (slow).")] = "auto",
     score: Annotated[int, typer.Option(help="Phones that score themselves for the lender at the end.")] = 1000,
     baselines: Annotated[bool, typer.Option(help="Fit central, boosting and silo models for comparison.")] = True,
@@ -93,7 +98,8 @@ def simulate(
     options = Options(
         epsilon, noise, rounds, participation, model, seed, reach=reach, delta=delta, privacy=privacy, honest=honest
     )
-    request = Request(phones, table, regime, options, farms, score, baselines, engine=engine)
+    grid = "superlink" if flower else "in-process"
+    request = Request(phones, table, regime, options, farms, score, baselines, grid, engine, helper, keys)
     run(request, out, overwrite=overwrite, as_json=as_json)
 
 

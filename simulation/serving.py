@@ -14,7 +14,7 @@ from fl_server.budget import Budget
 from fl_server.rounds import Release, State
 from model.canonical import decode, encode
 from model.contract.plan import TrainingPlan
-from model.errors import RunError
+from model.errors import PocketScoreError, RunError
 from simulation.workspace import Workspace
 
 NODE_SECONDS = 90.0
@@ -22,7 +22,19 @@ log = logging.getLogger("pocketscore")
 
 
 def serve(grid: Grid, workspace: Workspace) -> Result:
-    """Run or resume the workspace's plan. RunError when its nodes do not come; see `fl_server.app.run`."""
+    """Run or resume the workspace's plan. RunError when its nodes do not come; see `fl_server.app.run`.
+
+    Why it ended early stands in the workspace's `failure`: whoever started this process reads one sentence there.
+    """
+    workspace.failure.unlink(missing_ok=True)
+    try:
+        return _serve(grid, workspace)
+    except PocketScoreError as error:
+        workspace.failure.write_text(str(error), "utf-8")
+        raise
+
+
+def _serve(grid: Grid, workspace: Workspace) -> Result:
     signed = workspace.signed()
     plan = TrainingPlan.from_dict(decode(signed.payload, max_bytes=1 << 22))
     _await_nodes(grid, workspace.expected_nodes)

@@ -87,7 +87,8 @@ def run_simulated(project: Path, workspace: Workspace | None, home: Path, nodes:
 
 
 def flwr_run(project: Path, workspace: Workspace | None, home: Path, options: Sequence[str], *, timeout: float) -> str:
-    """`flwr run PROJECT --stream` in a private home; RunError when it fails or leaves no result."""
+    """`flwr run PROJECT --stream` in a private home; RunError when it fails or leaves no result, with the coordinator's
+    own sentence where it left one."""
     _require_project(project)
     command = ["flwr", "run", str(project), *options, "--stream"]
     if workspace is not None:
@@ -100,6 +101,8 @@ def flwr_run(project: Path, workspace: Workspace | None, home: Path, options: Se
         raise RunError(f"the Flower run took more than {timeout:.0f} s; see {home} and try fewer phones") from error
     log = done.stdout + done.stderr
     if done.returncode or (workspace is not None and not workspace.result.exists()):
+        if workspace is not None and workspace.failure.exists():
+            raise RunError(workspace.failure.read_text("utf-8"))
         tail = " / ".join(log.strip().splitlines()[-5:])
         raise RunError(f"the Flower run left no result; its log under {home} ends: {tail}")
     return log

@@ -3,8 +3,8 @@
 Flower runs server and nodes as processes that share nothing but a path, so everything they need lies in one folder:
 `data/` (memory-mapped), `plan.cbor` (signed), `trust.cbor` (public keys), `releases/`, `ledger.jsonl`,
 `simulation_only/` (norms, samples and who was reached, written by farms, never sent), `attendance.json` (who answers;
-absent where everybody does), `result.cbor`. Where a plan is of mode helper, that helper's home lies beside the folder
-and what it refused in `refusals/`.
+absent where everybody does), `result.cbor`, or `failure` with why there is none. Where a plan is of mode helper, the
+helper's home or address lies beside the folder (`simulation.second`) and what it refused in `refusals/`.
 """
 
 from __future__ import annotations
@@ -21,9 +21,7 @@ from numpy.typing import NDArray
 
 from fl_client.app import Trust
 from fl_client.phones import Task
-from fl_server.helper import Beside, SecondServer
-from fl_server.review.helper.desk import HelperDesk
-from fl_server.review.helper.home import HelperHome, Settings
+from fl_server.helper import SecondServer
 from model.canonical import decode, encode
 from model.contract.envelope import Signed, SigningKey, sign
 from model.contract.plan import DOMAIN, TrainingPlan
@@ -33,6 +31,7 @@ from simulation.dataset import Dataset
 from simulation.engine.choice import choose
 from simulation.engine.protocol import Engine, Trained
 from simulation.farm import Farm
+from simulation.second import Second
 
 ATTENDANCE = "attendance.json"
 NORMS_KEPT = 16_384  # a farm and round: a quantile of them is known to half a percent
@@ -60,26 +59,32 @@ class Workspace:
         return self.folder / "result.cbor"
 
     @property
+    def failure(self) -> Path:
+        """Why the coordinator ended without a result, one sentence; absent where it has not."""
+        return self.folder / "failure"
+
+    @property
+    def second(self) -> Second:
+        """The helper of this workspace, in this process or another."""
+        return Second(self.folder)
+
+    @property
     def helper(self) -> Path:
-        """The home of the simulated run's helper: beside the folder, for it outlives the federation."""
-        return self.folder.with_name(f"{self.folder.name}.helper")
+        """The home of the helper in this process: beside the folder, for it outlives the federation."""
+        return self.second.home
 
     def helper_key(self) -> str:
-        """The helper's public key in hex, for the plan; its home is made the first time."""
-        if not self.helper.exists():
-            HelperHome.init(self.helper, settings=Settings(allow_test_noise=True))  # in simulations alone
-        return HelperHome.open(self.helper).hpke.public_bytes.hex()
+        """The helper's public key in hex, for the plan."""
+        return self.second.key()
 
     @contextmanager
     def second_server(self, plan: TrainingPlan) -> Iterator[SecondServer | None]:
-        """The helper of a plan of mode helper, at its desk in this process; None for other modes."""
+        """The helper of a plan of mode helper, ready to be asked; None for other modes."""
         if plan.privacy.mode != "helper":
             yield None
             return
-        home = HelperHome.open(self.helper)
-        with HelperDesk(home) as desk:
-            keyring = {home.signing.keyid: home.signing.public_bytes}
-            yield SecondServer(Beside(desk.share), keyring, self.folder / "refusals")
+        with self.second.open() as server:
+            yield server
 
     @property
     def expected_nodes(self) -> int:
@@ -107,14 +112,15 @@ class Workspace:
     ) -> None:
         """Save the dataset unless it is there; sign the plan by `keys` (coordinator, reviewer); note whom to trust.
 
-        `attendance` says which phones answer in time; None: all of them. The helper of a plan of mode helper is told
-        whose signatures to trust; RunError where the plan names another helper than `helper_key`.
+        `attendance` says which phones answer in time; None: all of them. A helper in this process is told whose
+        signatures to trust; RunError where the plan names another helper than `helper_key`.
         """
         if plan.privacy.mode == "helper":
             if plan.privacy.helper_key != self.helper_key():
                 raise RunError("the plan names another helper than this workspace has; plan with its helper_key")
-            roles = {"coordinator": keys[0].public_bytes, "reviewer": keys[1].public_bytes}
-            HelperHome.open(self.helper).trusting(roles)
+            self.second.trusting({"coordinator": keys[0].public_bytes, "reviewer": keys[1].public_bytes})
+        if plan.privacy.mode == "pairwise":
+            self.witness.take(keys[1])
         if not (self.folder / "data").exists():
             data.save(self.folder / "data")
         (self.folder / "plan.cbor").write_bytes(sign(DOMAIN, plan.to_dict(), keys).to_bytes())
@@ -129,7 +135,7 @@ class Workspace:
     def trust(self) -> Trust:
         """The keys whose signatures, all of them, nodes ask for."""
         keyring = decode(self._bytes("trust.cbor"))
-        return Trust(keyring, tuple(sorted(keyring)))
+        return Trust(keyring, tuple(sorted(keyring)), self.witness.public())
 
     def farm(self, index: int, count: int, *, engine: Engine | None = None, sample: int = 0) -> Farm:
         """The `index`-th of `count` farms, writing what only a simulation may show beside the data."""

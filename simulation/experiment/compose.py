@@ -84,11 +84,12 @@ def _train_and_release(
     from simulation.experiment import figures, reach, releasing, training
     from simulation.experiment.outcome import Outcome
 
-    plan = training.plan_of(place, source, request.options, now)
+    plan = training.plan_of(place, source, request, now)
     with clock("training"):
         result, record = training.train(place, plan, request, progress)
     notes = list(source.notes)
-    if request.grid == "superlink" and plan.privacy.noise_source != "os":
+    # A helper in its own process answers a plan once, so there is no second run of it to compare with.
+    if request.grid == "superlink" and plan.privacy.noise_source != "os" and request.helper is None:
         with clock("same model"):
             gap = training.same_in_process(place, plan, result)
         notes.append(

@@ -30,6 +30,7 @@ class Request:
     """One run. Either `phones` synthetic phones or a `table`; `farms` Flower nodes share them.
 
     `grid` is "in-process" or "superlink" (a real SuperLink with one SuperNode a farm); `engine` one of ENGINES.
+    `helper` is the address of a helper in its own process, `keys` the folder of the signers it trusts (mode helper).
     """
 
     phones: int | None = None
@@ -41,6 +42,8 @@ class Request:
     baselines: bool = True
     grid: str = "in-process"
     engine: str = "auto"
+    helper: Path | None = None
+    keys: Path | None = None
 
     def __post_init__(self) -> None:
         if (self.phones is None) == (self.table is None):
@@ -51,6 +54,10 @@ class Request:
             raise InputError(f"--farms must be 1 to {MAX_FARMS} and --score 0 or more; leave them out if unsure")
         if self.engine not in ENGINES:
             raise InputError(f"--engine {self.engine!r} is unknown; use {', '.join(ENGINES[:-1])} or {ENGINES[-1]}")
+        if self.helper is not None and self.options.mode != "helper":
+            raise InputError("--helper names a second server; ask for it with --privacy helper, or leave it out")
+        if self.helper is not None and self.keys is None:
+            raise InputError("--helper needs --keys DIR, whose signers it trusts; `pocketscore keys DIR` makes them")
         if self.table is not None:
             told = {"data": self.table.path, **{n: v for n, v in vars(self.table).items() if n != "path"}}
             for option, value in told.items():
@@ -58,7 +65,8 @@ class Request:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values: the identity of a run, by which an interrupted one is known again."""
-        raw = asdict(self)
+        named = {n: None if v is None else str(v.absolute()) for n, v in (("helper", self.helper), ("keys", self.keys))}
+        raw = {**asdict(self), **named}
         if self.table is not None:
             paths = {name: str(value.absolute()) for name, value in vars(self.table).items() if isinstance(value, Path)}
             raw["table"] = {**raw["table"], **paths, "protected": list(self.table.protected)}

@@ -26,7 +26,9 @@ from simulation.experiment.folder import LEDGER, RunFolder
 from simulation.experiment.request import Progress, Request
 from simulation.experiment.sources import Source
 from simulation.federate import federate
-from simulation.planning import Options, build_plan
+from simulation.planning import build_plan
+from simulation.second import read_address
+from simulation.signers import adopt
 from simulation.superlink import run_deployed
 from simulation.workspace import ATTENDANCE, Workspace
 
@@ -54,14 +56,21 @@ def federation_of(place: RunFolder) -> Workspace:
 
 
 def keys_of(place: RunFolder) -> tuple[SigningKey, SigningKey]:
-    """The coordinator's and the reviewer's plan keys; a simulated run makes both itself."""
+    """The coordinator's and the reviewer's plan keys; a simulated run makes both itself, unless it was given them."""
     ring = KeyRing(place.private / "keys")
     return ring.ensure("coordinator"), ring.ensure("reviewer")
 
 
-def plan_of(place: RunFolder, source: Source, options: Options, now: int) -> TrainingPlan:
-    """The plan, signed and written once; a resumed run takes the one that is there."""
-    shared = federation_of(place)
+def plan_of(place: RunFolder, source: Source, request: Request, now: int) -> TrainingPlan:
+    """The plan, signed and written once; a resumed run takes the one that is there, and the helper's present address.
+
+    InputError or RunError where the helper or the keys that were named are none, or others than the run began with.
+    """
+    shared, options = federation_of(place), request.options
+    if request.keys is not None:
+        adopt(request.keys, place.private / "keys")
+    if request.helper is not None:
+        shared.second.dial(read_address(request.helper), keys_of(place)[0])
     if not (place.partial / "plan.cbor").exists():
         key = shared.helper_key() if options.mode == "helper" else ""
         plan = build_plan(source.data, options, unit=source.unit, now=now, helper_key=key)
@@ -125,12 +134,14 @@ def same_in_process(place: RunFolder, plan: TrainingPlan, result: Result) -> flo
 
 
 def _publish(place: RunFolder, shared: Workspace) -> None:
-    """What of the federation belongs to the run: noised sums and the ε ledger."""
+    """What of the federation belongs to the run: noised sums and the ε ledger; the helper's refusals stay private."""
     shutil.rmtree(place.rounds, ignore_errors=True)
     if shared.releases.exists():
         shutil.copytree(shared.releases, place.rounds, ignore=shutil.ignore_patterns("lock", "batch-*"))
     for path in shared.folder.glob(f"{LEDGER}*"):
         replace_file(place.partial / path.name, path.read_bytes())
+    if (shared.folder / "refusals").exists():
+        shutil.copytree(shared.folder / "refusals", place.private / "refusals", dirs_exist_ok=True)
 
 
 def _simulation_only(folder: Path, record: Record) -> None:

@@ -54,14 +54,18 @@ def serve(
     home: Home,
     port: Annotated[int, typer.Option(help="The port; 0 takes a free one.", min=0, max=65535)] = 9443,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    url: Annotated[str | None, typer.Option(help="What the coordinator dials, where it is not that address.")] = None,
 ) -> None:
-    """Answer batches over HTTPS until interrupted."""
+    """Answer batches over HTTPS until interrupted; HOME/address.json is what a coordinator is given."""
     from fl_server.review.helper import service
+    from fl_server.review.helper.address import url_of, write_address
     from fl_server.review.helper.desk import HelperDesk
 
     with HelperDesk(HelperHome.open(home)) as desk:
         for taken in service.serve(desk, host, port):
+            told = write_address(desk.home, url or url_of(host, taken))
             print(f"helper listening on https://{host}:{taken}", flush=True)
+            print(f"{told} is for the coordinator; its certificate is {desk.home.fingerprint}", flush=True)
 
 
 @app.command("log", epilog="Example: pocketscore-review helper log helper --json")
