@@ -20,17 +20,21 @@ from flwr.clientapp.typing import Mod
 from fl_client.egress import Egress, MemoryEgress
 from fl_client.joining import Clock, Joining, silent
 from fl_client.ledger import Ledger
+from fl_client.paired_app import StateDrawer, add_steps
+from fl_client.pairing import Drawer, Members, Node
 from fl_client.phones import Phone, Phones, Task
-from fl_client.replies import write_reply
+from fl_client.repeat import Kept
+from fl_client.replies import reply_of
 from model.canonical import decode
 from model.contract.envelope import Signed, verify
 from model.contract.plan import DOMAIN, TrainingPlan
 from model.contract.update import TaskHeader
-from model.errors import ContractError, PocketScoreError, RoundError
+from model.errors import ContractError, PocketScoreError, RoundError, RunError
 from model.policy.rules import load_pack, require_allowed
 from model.privacy.noise import ByteSource, OsSource
 from model.risk.knots import Knots
 from model.secagg.context import model_digest
+from model.secagg.pairwise_phone import PairwisePhone
 from model.secagg.room import require_no_wrap
 
 REFUSED = 0  # Flower's code for an unspecified error
@@ -46,10 +50,14 @@ _TASK_KEYS = {"header", "plan", "knots"}
 
 @dataclass(frozen=True)
 class Trust:
-    """Whose signatures a plan needs: public keys by key id, all of `required` (coordinator and reviewer)."""
+    """Whose signatures a plan needs: public keys by key id, all of `required` (coordinator and reviewer).
+
+    `witness` is the reviewer's public key (32 bytes), which mode pairwise needs.
+    """
 
     keyring: Mapping[str, bytes]
     required: tuple[str, ...]
+    witness: bytes = b""
 
     def plan_of(self, data: bytes) -> TrainingPlan:
         """The plan in these bytes once every required key has signed it, its policy pack allows it and no sum wraps.
@@ -76,6 +84,8 @@ def make_client_app(
     door: Callable[[Context], Egress] = lambda context: MemoryEgress(int(time.time())),
     entropy: ByteSource | None = None,
     mods: Sequence[Mod] = (),
+    keeps: Callable[[Context], Kept] | None = None,
+    drawer: Callable[[Context], Drawer] = StateDrawer,
 ) -> ClientApp:
     """A ClientApp over the phones that `load` finds for a node, the keys that `trust` finds, and their `door`.
 
@@ -84,6 +94,8 @@ def make_client_app(
     "evaluate" are answered with one vector and a header of counts, in mode helper with the sealed seeds of its masks,
     and nothing else. A refusal is an error reply with the name of the error's class; its sentence is logged. `entropy`
     is for masks and phones' own noise: the operating system's unless a test gives another. `mods` are Flower's.
+    `keeps` finds where a phone's masked answers are kept, so that it gives one a sum; farms, which trust their run,
+    need none. In mode pairwise five queries take the place of these (13.15); `drawer` finds where their secrets lie.
     """
     app, random = ClientApp(mods=list(mods)), entropy or OsSource()
 
@@ -91,8 +103,8 @@ def make_client_app(
         def handler(message: Message, context: Context) -> Message:
             try:
                 task = read_task(message.content, trust(context), kind)
-                partial = load(context).partial(task)
-                return Message(write_reply(task, partial, door(context), random), reply_to=message)
+                kept = keeps(context) if keeps else None
+                return Message(reply_of(load(context), task, door(context), random, kept), reply_to=message)
             except PocketScoreError as error:
                 # The sentence may speak of this phone, so it stays here; the coordinator learns its kind.
                 log.warning("refused a %s task: %s", kind, error)
@@ -103,6 +115,17 @@ def make_client_app(
     app.train()(answer("train"))
     for kind in ("knots", "calibrate", "evaluate"):
         app.query(kind)(answer(kind))
+
+    def read(content: RecordDict, context: Context, kind: str) -> Task:
+        return read_task(content, trust(context), kind)
+
+    def node(context: Context, live: dict[bytes, list[PairwisePhone]]) -> Node:
+        members = load(context)
+        if not isinstance(members, Members):
+            raise RunError("what this node carries cannot be asked phone by phone; choose another privacy mode")
+        return Node(members, drawer(context), door(context), trust(context).witness, random, live)
+
+    add_steps(app, read, node)
     return app
 
 
@@ -126,7 +149,10 @@ def make_phone_app(
         one = phone(context)
         return Joining(OnePhone(one), "holdout" if one.holdout else "train", ledger(context), agrees, clock)
 
-    return make_client_app(load, trust, door, mods=[silent(clock)])
+    def keeps(context: Context) -> Kept:
+        return Kept(ledger(context).store)
+
+    return make_client_app(load, trust, door, mods=[silent(clock)], keeps=keeps)
 
 
 def read_task(content: RecordDict, trust: Trust, kind: str) -> Task:

@@ -11,6 +11,7 @@ from typing import Any
 
 from model.canonical import digest
 from model.contract.masked import MAX_BATCH_BYTES
+from model.contract.pairing import BODY, MAX_ATTEMPT
 from model.errors import EgressError
 
 
@@ -94,9 +95,22 @@ _PARTIAL = {
     "dim": whole(1, MAX_NUMBERS),
     "values": blob(_SUM_BYTES),
 }
+_PAIRING = {  # one type a step of pairwise masking, by what its body may weigh
+    f"pairing-{step}/1": {
+        "schema": text(r"pocketscore\.pairing/1"),
+        "plan_digest": _DIGEST,
+        "round": whole(0, 1 << 31),
+        "kind": text("knots|train|calibrate|evaluate"),
+        "attempt": whole(0, MAX_ATTEMPT - 1),
+        "step": text(step),
+        "body": blob(limit),
+    }
+    for step, limit in BODY.items()
+}
 DECLARED: Mapping[str, Declared] = {
     declared.name: declared
     for declared in (
+        *(Declared(name, BODY[name[8:-2]] + 512, False, fields) for name, fields in _PAIRING.items()),
         Declared(
             "score/1",
             2048,

@@ -19,10 +19,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 from flwr.app import Context, Error, Message
 from flwr.clientapp.typing import ClientAppCallable, Mod
+from numpy.typing import NDArray
 
 from fl_client.ledger import Ledger
+from fl_client.pairing import Members
 from fl_client.phones import Partial, Phones, Task
 from model.contract.plan import TrainingPlan
 
@@ -45,14 +48,18 @@ class Clock(Protocol):
         ...
 
 
+class Single(Phones, Members, Protocol):
+    """One phone, whichever way it is asked."""
+
+
 @dataclass(frozen=True)
 class Joining:
-    """`Phones` of one phone that asks its owner's consent and its lifetime ledger before it looks at its data.
+    """One phone that asks its owner's consent and its lifetime ledger before it looks at its data.
 
     `agrees(plan, now)` raises ConsentError where the owner has not agreed. `split` is "train" or "holdout".
     """
 
-    phones: Phones
+    phones: Single
     split: str
     ledger: Ledger
     agrees: Callable[[TrainingPlan, int], None]
@@ -64,6 +71,15 @@ class Joining:
         self.agrees(task.plan, now)
         self.ledger.admit(task.plan, task.kind, task.round, self.split, now, task.model_digest)
         return self.phones.partial(task)
+
+    def members(self, task: Task) -> NDArray[np.uint64]:
+        """The one phone in pairwise masking, if its owner agrees; what it costs is charged where it answers."""
+        self.agrees(task.plan, int(self.clock.time()))
+        return self.phones.members(task)
+
+    def each(self, task: Task) -> NDArray[np.int64]:
+        """`partial`, as (1, d)."""
+        return self.partial(task).sum[None, :]
 
 
 def silent(clock: Clock = time) -> Mod:

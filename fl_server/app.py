@@ -17,6 +17,7 @@ from fl_server.budget import Budget
 from fl_server.checkpoint import Checkpoint
 from fl_server.coordinator import Coordinator, Progress
 from fl_server.helper import SecondServer
+from fl_server.paired import PairedStrategy, Seat
 from fl_server.rounds import Phase, Release, State
 from fl_server.strategy import Clock, FederationStrategy
 from model.canonical import decode
@@ -57,6 +58,7 @@ def run(
     *,
     source: Callable[[Phase], ByteSource] | None = None,
     second: SecondServer | None = None,
+    seat: Seat | None = None,
     on_progress: Progress = lambda release, state: None,
     timeout: float = 3600.0,
     clock: Clock = time,
@@ -64,17 +66,26 @@ def run(
     """Run, or resume, the plan in `signed` with its releases under `folder`; rounds close `timeout` seconds after they
     open.
 
-    `second` is the helper of a plan of mode helper. The coordinator is its own signer, so signatures are for phones to
-    check. RunError, RoundError or BudgetError in one sentence; what was released before stays in `folder`, and calling
-    again resumes.
+    `second` is the helper of a plan of mode helper, `seat` the witness of one of mode pairwise. The coordinator is its
+    own signer, so signatures are for phones to check. RunError, RoundError or BudgetError in one sentence; what was
+    released before stays in `folder`, and calling again resumes.
     """
     plan = TrainingPlan.from_dict(decode(signed.payload, max_bytes=1 << 22))
     with Checkpoint(folder, plan.digest) as checkpoint:
         coordinator = Coordinator(
             signed, plan, budget, checkpoint, source=source, second=second, on_progress=on_progress
         )
-        FederationStrategy(coordinator, timeout=timeout, clock=clock).run(grid)
+        strategy_of(coordinator, seat, timeout, clock).run(grid)
         return result_of(plan, coordinator.state, tuple(coordinator.releases))
+
+
+def strategy_of(coordinator: Coordinator, seat: Seat | None, timeout: float, clock: Clock) -> FederationStrategy:
+    """How the plan's answers are asked for. RunError where mode pairwise has no witness."""
+    if coordinator.plan.privacy.mode != "pairwise":
+        return FederationStrategy(coordinator, timeout=timeout, clock=clock)
+    if seat is None:
+        raise RunError("the plan is of mode pairwise and no witness was named; ask the plan's reviewer for one")
+    return PairedStrategy(coordinator, seat, timeout=timeout, clock=clock)
 
 
 def result_of(plan: TrainingPlan, state: State, releases: tuple[Release, ...]) -> Result:

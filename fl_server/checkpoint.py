@@ -72,6 +72,13 @@ class Checkpoint:
         """Whether a run ended between `drawing` and its release."""
         return (self._folder / f"drawing-{phase.round:05d}").exists() and not self._path(phase.round).exists()
 
+    def attempt(self, phase: Phase) -> int:
+        """The number of the next attempt at a phase of mode pairwise, from 0; durably taken when this returns."""
+        path = self._folder / f"attempt-{phase.round:05d}"
+        number = int(path.read_text("ascii")) + 1 if path.exists() else 0
+        _write(path, str(number).encode())
+        return number
+
     def collected(self, phase: Phase, batch: bytes) -> None:
         """Durably keep the masked answers of this phase before the helper is asked: a second try asks the same."""
         _write(self._batch(phase.round), batch)

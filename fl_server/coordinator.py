@@ -13,16 +13,16 @@ from fl_server import rounds
 from fl_server.aggregate import add, noised
 from fl_server.budget import Budget, Reservation
 from fl_server.checkpoint import Checkpoint
-from fl_server.cohort import minimum
+from fl_server.cohort import minimum, require_cohort
 from fl_server.helper import SecondServer
 from fl_server.rounds import Phase, Release, State
-from fl_server.shielded import Garbage, Shielded
+from fl_server.shielded import Garbage, Shielded, require_reached
 from fl_server.sieve import Answer, Counts, Sieve
 from model.canonical import encode, sha256_hex
 from model.contract.envelope import Signed
 from model.contract.plan import TrainingPlan
 from model.contract.update import TASK_SCHEMA, TaskHeader
-from model.errors import RunError
+from model.errors import RoundError, RunError
 from model.privacy.noise import ByteSource, OsSource, SeededSource
 from model.secagg.context import model_digest
 
@@ -114,6 +114,35 @@ class Coordinator:
             return self._flag(phase, sieve.counts, error)
         return self._release(phase, total, sieve.counts)
 
+    def attempt(self, phase: Phase) -> int:
+        """The number of the next attempt at a sum of mode pairwise."""
+        return self._checkpoint.attempt(phase)
+
+    def mark(self, phase: Phase) -> None:
+        """Durably note that what comes next can be done once only."""
+        self._checkpoint.drawing(phase)
+
+    def settle(self, question: Question, counts: Counts, total: NDArray[np.int64]) -> Release:
+        """Commit the sum (d,) of mode pairwise, under its phones' noise; void if no honest phones add up to it.
+
+        RoundError below the minimum cohort, which phones and witness see to before there is a sum.
+        """
+        phase, phones = question.phase, counts[0]
+        require_cohort(phones, minimum(self.plan, phase.population, phase.participation), phase.population, phase.name)
+        try:
+            require_reached(self.plan, phase, total, phones, phones)
+        except Garbage as error:
+            return self.void(question, counts, error)
+        return self._release(phase, total, counts)
+
+    def void(self, question: Question, counts: Counts, error: RoundError) -> Release:
+        """End a phase whose sum is lost or is none: its ε stays spent; `error` is raised where it cannot be skipped."""
+        return self._flag(question.phase, counts, error)
+
+    def dimension(self, phase: Phase) -> int:
+        """Numbers in a phase's sum."""
+        return self._dimension(phase)
+
     def _release(self, phase: Phase, total: NDArray[np.int64], counts: Counts) -> Release:
         """Draw the server's noise, once, and commit."""
         self._checkpoint.drawing(phase)
@@ -124,7 +153,7 @@ class Coordinator:
         self._commit(phase, release)
         return release
 
-    def _flag(self, phase: Phase, counts: Counts, error: Garbage) -> Release:
+    def _flag(self, phase: Phase, counts: Counts, error: RoundError) -> Release:
         """A round whose sum is no sum of answers is void, and the record says why (case 40).
 
         Other phases cannot be left out: there `error` ends the run.

@@ -125,19 +125,21 @@ class Shielded:
             self.checkpoint.forget(phase.round)
             raise
         total = unshield(read_residues(batch.vector, request.dim), share.residues())
-        self._require_sum(phase, batch, total)
+        require_reached(self.plan, phase, total, batch.phones, 1)
         return total
 
-    def _require_sum(self, phase: Phase, batch: Batch, total: NDArray[np.int64]) -> None:
-        dim = len(total)
-        clean = norm_bound(rounds.reach(self.plan, phase.kind), self.plan.privacy.grid_scale, dim, batch.phones)
-        bound = clean + rounds.noise_reach(self.plan, phase, 1, dim)
-        norm = float(np.linalg.norm(total.astype(np.float64)))
-        if not norm <= bound:
-            raise Garbage(
-                f"the sum of {phase.name} has norm {norm:.3g}, over the {bound:.3g} that its {batch.phones} phones can "
-                "reach, so an answer in it was no answer; nothing is released"
-            )
+
+def require_reached(plan: TrainingPlan, phase: Phase, total: NDArray[np.int64], phones: int, noisy: int) -> None:
+    """`Garbage` where a sum (d,) is longer than `phones` honest answers under the noise of `noisy` parties can be."""
+    dim = len(total)
+    clean = norm_bound(rounds.reach(plan, phase.kind), plan.privacy.grid_scale, dim, phones)
+    bound = clean + rounds.noise_reach(plan, phase, noisy, dim)
+    norm = float(np.linalg.norm(total.astype(np.float64)))
+    if not norm <= bound:
+        raise Garbage(
+            f"the sum of {phase.name} has norm {norm:.3g}, over the {bound:.3g} that its {phones} phones can reach, so "
+            "an answer in it was no answer; nothing is released"
+        )
 
 
 def _charge(phase: Phase) -> GaussianRelease:

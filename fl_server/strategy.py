@@ -76,7 +76,7 @@ class FederationStrategy(Strategy):
         nodes = {message.metadata.message_id: message.metadata.dst_node_id for message in self._sent}
         known = [(nodes[r.metadata.reply_to_message_id], r) for r in replies if r.metadata.reply_to_message_id in nodes]
         answers = [_answer(node, reply.content) for node, reply in known if reply.has_content()]
-        errors = [f"node {node}: {_reason(reply)}" for node, reply in known if reply.has_error()]
+        errors = [f"node {node}: {reason(reply)}" for node, reply in known if reply.has_error()]
         release = self._coordinator.close(self._question, list(nodes.values()), answers, errors)
         self._question = None
         return None, MetricRecord({"phones": release.phones, "asked": release.asked, "replied": release.replied})
@@ -134,7 +134,7 @@ def _answer(node: int, content: RecordDict) -> Answer:
         return Answer(node, b"", b"")  # refused by the coordinator, and named there
 
 
-def _reason(reply: Message) -> str:
+def reason(reply: Message) -> str:
     """One short printable line of whatever a node wrote as its error."""
     return "".join(c if c.isprintable() else " " for c in reply.error.reason or "no reason")[:MAX_REASON]
 

@@ -94,14 +94,14 @@ def level_shares(network: RiskNetwork, coded: Coded) -> list[Floats]:
 def counted(task: Task, crowd: Crowd) -> NDArray[np.int64]:
     """`fl_client.answers.histogram` of the crowd's phones, to the last unit, so many phones at a time."""
     total = np.zeros(answer_size(task), dtype=np.int64)
-    count = _counter(task, crowd.x)
+    count = counter(task, crowd.x)
     for at in range(0, max(crowd.phones, 1), PHONES_A_CHUNK):
         rows, offsets = crowd.take(slice(at, at + PHONES_A_CHUNK)).rows()
         total += count(rows, offsets, crowd.y[rows])
     return total
 
 
-def _counter(
+def counter(
     task: Task, x: NDArray[np.float32] | Coded
 ) -> Callable[[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]], NDArray[np.int64]]:
     """(rows, offsets, labels) → their histogram; what hangs on the task alone is computed once."""

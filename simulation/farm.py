@@ -7,12 +7,13 @@ are simulation_only: they go to an `Observer` or a `Teller` on the farm's own di
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fl_client.answers import answer_size
 from fl_client.phones import Partial, Task, coins
 from model.contract.releases import split_of
 from model.errors import RunError
@@ -21,7 +22,8 @@ from simulation.availability import tiers_of
 from simulation.bylevel import counted
 from simulation.dataset import Dataset
 from simulation.engine.choice import choose
-from simulation.engine.protocol import Crowd, Engine, Trained
+from simulation.engine.protocol import Crowd, Engine, Ints, Trained
+from simulation.singles import counted_singles, trained_singles
 
 Observer = Callable[[Task, Trained], None]
 Teller = Callable[[Task, Mapping[str, int]], None]
@@ -45,10 +47,7 @@ class Farm:
 
     def partial(self, task: Task) -> Partial:
         """The sum over this farm's phones that take part, unlabelled ones included with zeros."""
-        if task.plan.schema != self.data.schema:
-            raise RunError("the plan's schema is not the one these phones were made with; prepare the farm again")
-        split, participation = split_of(task.plan, task.kind)
-        crowd = self._taking_part(split, participation, task)
+        crowd = self._asked(task)
         if task.kind != "train":
             return Partial(crowd.phones, counted(task, crowd))
         if self.observe is None:
@@ -56,6 +55,26 @@ class Farm:
         trained = self.engine.train(crowd, task, self.sample)
         self.observe(task, trained)
         return Partial(crowd.phones, trained.sum)
+
+    def members(self, task: Task) -> NDArray[np.uint64]:
+        """Ids (P,) of the phones that take part, for pairwise masking."""
+        return self._asked(task).ids
+
+    def each(self, task: Task) -> Ints:
+        """What each of them answers, (P, d); the observer is told as by `partial`."""
+        crowd = self._asked(task)
+        if task.kind != "train":
+            return counted_singles(task, crowd, answer_size(task))
+        trained = trained_singles(task, crowd, self.engine)
+        if self.observe is not None:
+            shown = replace(trained, raw=trained.raw[: self.sample], units=trained.units[: self.sample])
+            self.observe(task, shown)
+        return trained.units
+
+    def _asked(self, task: Task) -> Crowd:
+        if task.plan.schema != self.data.schema:
+            raise RunError("the plan's schema is not the one these phones were made with; prepare the farm again")
+        return self._taking_part(*split_of(task.plan, task.kind), task)
 
     def _taking_part(self, split: str, participation: float, task: Task) -> Crowd:
         """The split's phones whose coin of this round says so and whose answer would be counted, over the same rows."""

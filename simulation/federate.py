@@ -55,8 +55,9 @@ def federate(
         plan = TrainingPlan.from_dict(decode(signed.payload, max_bytes=1 << 22))
         timing = _timing(grid)
         with Budget(workspace.ledger, plan) as budget, workspace.second_server(plan) as second:
+            seat, place = workspace.witness.seat(plan), workspace.releases
             results.append(
-                run(grid, signed, budget, workspace.releases, second=second, on_progress=on_progress, **timing)
+                run(grid, signed, budget, place, second=second, seat=seat, on_progress=on_progress, **timing)
             )
 
     client_app = make_client_app(load, lambda context: trust)

@@ -22,6 +22,7 @@ from simulation.faults import trick
 from simulation.grid import SERVER_NODE_ID, InProcessGrid, identity
 
 HOUR = 3600.0
+PART = "pairing"  # the record of a step of pairwise masking
 
 
 @dataclass
@@ -104,7 +105,8 @@ class FieldGrid(InProcessGrid):
             return message_id
         if roll.fate[phone] == REFUSED and reply.has_content():
             played = trick(int(self._phones.ids[phone]), self._phones.seed, self._round)
-            reply = _again(message, SPOIL[played](reply.content), node_id)
+            spoil = _cut if PART in reply.content.config_records else SPOIL[played]
+            reply = _again(message, spoil(reply.content), node_id)
         moment = self._opened + HOUR * float(roll.answer[phone])
         self.clock.due.append(moment)
         twice = roll.twice[phone] and reply.has_content()
@@ -127,6 +129,14 @@ def _vector(content: RecordDict) -> NDArray[Any]:
 
 def _with(content: RecordDict, vector: NDArray[Any]) -> RecordDict:
     return RecordDict({**dict(content), "sum": ArrayRecord({"sum": Array(vector)})})
+
+
+def _cut(content: RecordDict) -> RecordDict:
+    """A step's messages without their last bytes: what follows the contract nowhere."""
+    parts = dict(content.config_records[PART])
+    messages = parts["messages"]
+    cut = [data[:-1] for data in messages if isinstance(data, bytes)] if isinstance(messages, list) else []
+    return RecordDict({PART: ConfigRecord({**parts, "messages": cut})})
 
 
 def _other_round(content: RecordDict) -> RecordDict:

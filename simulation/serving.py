@@ -39,7 +39,8 @@ def _serve(grid: Grid, workspace: Workspace) -> Result:
     plan = TrainingPlan.from_dict(decode(signed.payload, max_bytes=1 << 22))
     _await_nodes(grid, workspace.expected_nodes)
     with Budget(workspace.ledger, plan) as budget, workspace.second_server(plan) as second:
-        result = run(grid, signed, budget, workspace.releases, second=second, on_progress=_log)
+        seat = workspace.witness.seat(plan)
+        result = run(grid, signed, budget, workspace.releases, second=second, seat=seat, on_progress=_log)
     write_result(workspace.result, result)
     return result
 

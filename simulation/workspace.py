@@ -31,6 +31,7 @@ from simulation.dataset import Dataset
 from simulation.engine.choice import choose
 from simulation.engine.protocol import Engine, Trained
 from simulation.farm import Farm
+from simulation.seat import WitnessHome
 from simulation.second import Second
 
 ATTENDANCE = "attendance.json"
@@ -85,6 +86,11 @@ class Workspace:
             return
         with self.second.open() as server:
             yield server
+
+    @property
+    def witness(self) -> WitnessHome:
+        """The witness of a plan of mode pairwise."""
+        return WitnessHome(self.folder)
 
     @property
     def expected_nodes(self) -> int:

@@ -1,0 +1,50 @@
+"""The witness of a simulated pairwise run: the reviewer's desk, in this process, beside the workspace (spec 13.15)."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from fl_server.paired import Seat
+from fl_server.review.witness import WitnessDesk
+from model.contract.envelope import SigningKey
+from model.contract.plan import TrainingPlan
+from model.errors import RunError
+
+PUBLIC = "witness.pub"
+
+
+@dataclass(frozen=True)
+class WitnessHome:
+    """Where the reviewer's key and what it signed lie: beside the folder of the federation, for they outlive it."""
+
+    folder: Path
+
+    @property
+    def home(self) -> Path:
+        """The desk's own folder, which no other party reads."""
+        return self.folder.with_name(f"{self.folder.name}.witness")
+
+    def take(self, key: SigningKey) -> None:
+        """Keep the reviewer's key at its desk, and its public half where phones look."""
+        self.home.mkdir(mode=0o700, exist_ok=True)
+        descriptor = os.open(self.home / "key", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(key.private_bytes())
+        (self.folder / PUBLIC).write_bytes(key.public_bytes)
+
+    def public(self) -> bytes:
+        """The reviewer's public key; empty where no plan needed it."""
+        path = self.folder / PUBLIC
+        return path.read_bytes() if path.exists() else b""
+
+    def seat(self, plan: TrainingPlan) -> Seat | None:
+        """The witness of a plan of mode pairwise; None for other modes. RunError where its key is gone."""
+        if plan.privacy.mode != "pairwise":
+            return None
+        try:
+            key = SigningKey.from_private_bytes((self.home / "key").read_bytes())
+        except OSError as error:
+            raise RunError(f"{self.home} has no readable key; prepare the workspace first") from error
+        return Seat(WitnessDesk(self.home / "signed", key, plan), key.public_bytes)
