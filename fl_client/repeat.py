@@ -1,4 +1,4 @@
-"""One masked answer a sum, however often it is asked for (spec 13.4.6).
+"""One masked answer a sum, however often it is asked for (spec 13.4.7).
 
 In mode helper a message counts by its sealed seed. A phone that made a second one, under another mask, would be counted
 twice if a server asked twice: its update would weigh double against the same noise. So what a phone sent is kept, and
