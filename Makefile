@@ -3,11 +3,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
 ARGS ?=
+FUZZ_SECONDS ?= 600
 export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION := 1
 
-.PHONY: demo demo-flower test lint bench sanitize results poisoning clean setup
+.PHONY: demo demo-flower test lint bench fuzz sanitize results poisoning clean setup
 .DEFAULT_GOAL := help
 
 help:
@@ -16,6 +17,7 @@ help:
 	@echo "make test         every test, with coverage"
 	@echo "make lint         style, types, import contracts"
 	@echo "make bench        benchmarks, each beside its target, and the engines beside their peers (ARGS=--quick)"
+	@echo "make fuzz         changed and random bytes at every place that reads a stranger's, for FUZZ_SECONDS (600)"
 	@echo "make sanitize     the compiled kernels under AddressSanitizer and UBSan, on made-up shapes"
 	@echo "make results      docs/results.md from the Taiwan table (about half an hour)"
 	@echo "make poisoning    its section on hostile phones, and docs/poisoning.json (about half an hour)"
@@ -50,6 +52,9 @@ lint: setup
 
 bench: setup
 	$(BIN)/python benchmarks/run.py $(ARGS)
+
+fuzz: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS) $(ARGS)
 
 sanitize: setup
 	$(BIN)/python tests/sanitize/kernels.py $(ARGS)
