@@ -17,8 +17,9 @@ from fl_server.budget import Budget
 from fl_server.checkpoint import Checkpoint
 from fl_server.coordinator import Coordinator, Progress
 from fl_server.helper import SecondServer
-from fl_server.paired import PairedStrategy, Seat
+from fl_server.paired import PairedStrategy
 from fl_server.rounds import Phase, Release, State
+from fl_server.seat import Seat
 from fl_server.strategy import Clock, FederationStrategy
 from model.canonical import decode
 from model.contract.envelope import Signed

@@ -12,6 +12,7 @@ from flwr.serverapp.strategy import Result
 from fl_server.cohort import select
 from fl_server.coordinator import Coordinator, Question
 from fl_server.rounds import Phase, Release
+from fl_server.seat import Seat
 from fl_server.strategy import Clock, FederationStrategy, reason, write_question
 from model.contract.pairing import PairingMessage
 from model.errors import ContractError, RoundError
@@ -26,14 +27,6 @@ PART = "pairing"
 TRIES = 3  # attempts at one sum before the run ends; the witness signs ATTEMPTS in all, so a resumed run has more
 MOST_NAMED = 100  # sentences about phones left out, in one release
 Mail = Mapping[str, bytes]
-
-
-@dataclass(frozen=True)
-class Seat:
-    """The witness as the coordinator sees it: whom to ask for signatures, and its public key (32 bytes)."""
-
-    witness: Witness
-    public: bytes
 
 
 class PairedStrategy(FederationStrategy):

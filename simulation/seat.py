@@ -6,8 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from fl_server.paired import Seat
 from fl_server.review.witness import WitnessDesk
+from fl_server.seat import Seat
 from model.contract.envelope import SigningKey
 from model.contract.plan import TrainingPlan
 from model.errors import RunError
