@@ -9,6 +9,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -47,12 +48,12 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> HelperHome:
 
 
 @contextmanager
-def answering(home: HelperHome, *replies: Reply) -> Iterator[tuple[str, list[bytes]]]:
+def answering(home: HelperHome, *replies: Reply, port: int = 0) -> Iterator[tuple[str, list[bytes]]]:
     """A TLS server that answers its connections by `replies`, in turn; gives its address and the requests it read."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(home.certificate, home.tls_key)
     seen: list[bytes] = []
-    listener = socket.create_server(("127.0.0.1", 0))
+    listener = socket.create_server(("127.0.0.1", port))
 
     def answer(raw: socket.socket, reply: Reply) -> None:
         with contextlib.suppress(OSError), context.wrap_socket(raw, server_side=True) as line:
@@ -241,3 +242,17 @@ def test_a_caller_signs_one_body_for_one_helper(home: HelperHome) -> None:
         named_body(header, mine, other)
     with pytest.raises(ContractError, match="not hex"):
         named_body("zz", mine, key.public_bytes)
+
+
+def test_a_helper_that_is_being_started_is_waited_for(home: HelperHome) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    start = time.monotonic()
+    with pytest.raises(RoundError, match="gave no answer twice"):
+        helper(home, f"https://127.0.0.1:{port}", patience=0.6).share(REQUEST)
+    assert 0.6 <= time.monotonic() - start < 10
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(helper(home, f"https://127.0.0.1:{port}", patience=30.0).share, REQUEST)
+        time.sleep(0.3)
+        with answering(home, signed(home), port=port):
+            assert asked.result().domain == SHARE_DOMAIN
