@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl_server import rounds
-from fl_server.aggregate import add, noised
+from fl_server.aggregate import noised
 from fl_server.budget import Budget, Reservation
 from fl_server.checkpoint import Checkpoint
 from fl_server.cohort import minimum, require_cohort
 from fl_server.helper import SecondServer
+from fl_server.robust import gathered
 from fl_server.rounds import Phase, Release, State
 from fl_server.shielded import Garbage, Shielded, require_reached
 from fl_server.sieve import Answer, Counts, Sieve
@@ -107,7 +108,8 @@ class Coordinator:
         sieve.require_cohort()
         try:
             if self._shielded is None:
-                total = add([counted.vector for counted in sieve.kept.values()], sieve.dim)
+                sums = [(counted.phones, counted.vector) for counted in sieve.kept.values()]
+                total = gathered(self.plan, phase.kind, sums)
             else:
                 total = self._shielded.close(sieve)
         except Garbage as error:

@@ -7,12 +7,13 @@ is the phones' own clip and the alarm on the sum (`fl_server.alarm`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fl_server.aggregate import add
 from model.contract.plan import TrainingPlan
 from model.errors import RoundError, UpdateError
 
@@ -36,6 +37,18 @@ def combine(plan: TrainingPlan, updates: NDArray[np.int64]) -> NDArray[np.int64]
     if plan.privacy.mode != "off" or not plan.simulation:
         raise RoundError(f"{plan.aggregation} needs every update in the clear; use mean, or a simulation in mode off")
     return np.rint(len(updates) * RULES[plan.aggregation](updates)).astype(np.int64)
+
+
+def gathered(plan: TrainingPlan, kind: str, answers: Sequence[tuple[int, NDArray[np.int64]]]) -> NDArray[np.int64]:
+    """What (phones, vector (d,)) answers of this kind come to: their sum, or in training what the plan's rule says.
+
+    A farm that holds every phone has applied the rule itself. RoundError where updates of several phones come as sums.
+    """
+    if kind != "train" or plan.aggregation == "mean" or (len(answers) == 1 and answers[0][0] > 1):
+        return add([vector for _, vector in answers], len(answers[0][1]))
+    if any(phones > 1 for phones, _ in answers):
+        raise RoundError(f"{plan.aggregation} needs single updates, not sums of several farms; use one farm")
+    return combine(plan, np.stack([vector for phones, vector in answers if phones]))
 
 
 def mean(updates: Matrix, expected: float | None = None) -> Vector:

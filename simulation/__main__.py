@@ -38,7 +38,9 @@ LABELS = {"phones": "making phones", "rounds": "training", "scores": "scoring on
 Out = Annotated[Path, typer.Option(help="Folder of the run; it appears when the run is whole.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print summary.json instead of tables.")]
 Overwrite = Annotated[bool, typer.Option(help="Replace a finished run in the same folder.")]
-Farms = Annotated[int, typer.Option(help="Flower nodes that share the phones.")]
+Farms = Annotated[
+    int | None, typer.Option(help="Flower nodes that share the phones (2; 1 where --aggregation compares them all).")
+]
 
 app.add_typer(attacks, name="attack")
 app.command("keys", epilog="Example: pocketscore keys keys")(plan_keys)
@@ -72,13 +74,16 @@ def simulate(
     helper: Annotated[Path | None, typer.Option(help="Mode helper: address of a helper's own process.")] = None,
     keys: Annotated[Path | None, typer.Option(help="Folder of the plan's signers, from `pocketscore keys`.")] = None,
     honest: Annotated[float, typer.Option(help="Mode pairwise: share of a cohort whose noise alone must do.")] = 0.7,
+    aggregation: Annotated[
+        str, typer.Option(help="mean, or with --privacy off: median, trimmed-mean, multikrum or rfa.")
+    ] = "mean",
     delta: Annotated[float | None, typer.Option(help="A δ below the default, N^-1.1 and at most 1e-5.")] = None,
     rounds: Annotated[int, typer.Option(help="Training rounds.")] = 20,
     participation: Annotated[float, typer.Option(help="Share of phones asked in a round; 1 asks all.")] = 1.0,
     model: Annotated[str, typer.Option(help="additive (exact reasons) or mlp.")] = "additive",
     seed: Annotated[int, typer.Option(help="Phones, split and shuffles; never the protective noise.")] = 0,
     regime: Annotated[str, typer.Option(help="Of made-up phones: default, or weak (little signal).")] = "default",
-    farms: Farms = 2,
+    farms: Farms = None,
     flower: Annotated[bool, typer.Option(help="Through a real SuperLink with a SuperNode for each farm.")] = False,
     engine: Annotated[str, typer.Option(help="auto (the fastest), native, batched or reference (slow).")] = "auto",
     score: Annotated[int, typer.Option(help="Phones that score themselves for the lender at the end.")] = 1000,
@@ -96,10 +101,21 @@ def simulate(
     table = _table(data, target, positive, id_, protected, schema)
     reach = Reach(availability, deadline, over_select, Faults.parse(faults))
     options = Options(
-        epsilon, noise, rounds, participation, model, seed, reach=reach, delta=delta, privacy=privacy, honest=honest
+        epsilon,
+        noise,
+        rounds,
+        participation,
+        model,
+        seed,
+        reach=reach,
+        delta=delta,
+        privacy=privacy,
+        honest=honest,
+        aggregation=aggregation,
     )
     grid = "superlink" if flower else "in-process"
-    request = Request(phones, table, regime, options, farms, score, baselines, grid, engine, helper, keys)
+    shared = farms if farms is not None else (2 if aggregation == "mean" else 1)
+    request = Request(phones, table, regime, options, shared, score, baselines, grid, engine, helper, keys)
     run(request, out, overwrite=overwrite, as_json=as_json)
 
 

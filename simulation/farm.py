@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from fl_client.answers import answer_size
 from fl_client.phones import Partial, Task, coins
+from fl_server.robust import combine
 from model.contract.releases import split_of
 from model.errors import RunError
 from simulation.attendance import Attendance
@@ -35,6 +36,7 @@ class Farm:
 
     `sample` is how many phones' updates the observer is shown at each stage; 0 shows norms only. With an `attendance`
     the sum is over the phones it counts, and `tell` is told how many met which fate; without one, everybody answers.
+    `alone` says that no other farm holds phones of the run.
     """
 
     data: Dataset
@@ -43,6 +45,7 @@ class Farm:
     sample: int = 0
     attendance: Attendance | None = None
     tell: Teller | None = None
+    alone: bool = True
     _crowds: dict[str, Crowd] = field(default_factory=dict, repr=False)
 
     def partial(self, task: Task) -> Partial:
@@ -50,11 +53,21 @@ class Farm:
         crowd = self._asked(task)
         if task.kind != "train":
             return Partial(crowd.phones, counted(task, crowd))
+        if task.plan.aggregation != "mean":
+            return self._by_rule(crowd, task)
         if self.observe is None:
             return Partial(crowd.phones, self.engine.train(crowd, task).sum)
         trained = self.engine.train(crowd, task, self.sample)
         self.observe(task, trained)
         return Partial(crowd.phones, trained.sum)
+
+    def _by_rule(self, crowd: Crowd, task: Task) -> Partial:
+        """Every update in the clear, put together by the plan's rule (13.13.1)."""
+        if not self.alone:
+            raise RunError(f"{task.plan.aggregation} compares all phones' updates; put them into one farm")
+        trained = trained_singles(task, crowd, self.engine)
+        self._show(task, trained)
+        return Partial(crowd.phones, combine(task.plan, trained.units))
 
     def members(self, task: Task) -> NDArray[np.uint64]:
         """Ids (P,) of the phones that take part, for pairwise masking."""
@@ -66,10 +79,12 @@ class Farm:
         if task.kind != "train":
             return counted_singles(task, crowd, answer_size(task))
         trained = trained_singles(task, crowd, self.engine)
-        if self.observe is not None:
-            shown = replace(trained, raw=trained.raw[: self.sample], units=trained.units[: self.sample])
-            self.observe(task, shown)
+        self._show(task, trained)
         return trained.units
+
+    def _show(self, task: Task, trained: Trained) -> None:
+        if self.observe is not None:
+            self.observe(task, replace(trained, raw=trained.raw[: self.sample], units=trained.units[: self.sample]))
 
     def _asked(self, task: Task) -> Crowd:
         if task.plan.schema != self.data.schema:

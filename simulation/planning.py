@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 
-from model.contract.plan import LocalTraining, ModelChoice, ServerOptimiser, TrainingPlan
+from model.contract.plan import AGGREGATIONS, LocalTraining, ModelChoice, ServerOptimiser, TrainingPlan
 from model.contract.promise import MODES
 from model.contract.releases import noise_sd
 from model.errors import InputError
@@ -51,6 +51,7 @@ class Options:
     delta: float | None = None
     privacy: str = "central"
     honest: float = 0.7
+    aggregation: str = "mean"
 
     @property
     def mode(self) -> str:
@@ -86,6 +87,10 @@ class Options:
             raise InputError(f"--noise 0 leaves nothing of --privacy {self.privacy}; give one of them")
         if not LEAST_HONEST <= self.honest <= 1:
             raise InputError(f"--honest {self.honest:g} is outside {LEAST_HONEST:g} to 1; .7 is usual")
+        if self.aggregation not in AGGREGATIONS:
+            raise InputError(f"--aggregation {self.aggregation!r} is unknown; use {', '.join(AGGREGATIONS)}")
+        if self.aggregation != "mean" and self.mode != "off":
+            raise InputError(f"--aggregation {self.aggregation} needs every update in the clear; add --privacy off")
         if self.model not in MODELS:
             raise InputError(f"--model {self.model!r} is unknown; use {' or '.join(MODELS)}")
         if not 1 <= self.rounds <= 1000:
@@ -135,6 +140,7 @@ def build_plan(
         seed=options.seed,
         simulation=True,
         response=response,
+        aggregation=options.aggregation,
     )
     plan = on_the_ring(plan)
     plan = replace(plan, server=server_optimiser(options.model, cohort, noise_of_mean(plan, cohort)))

@@ -148,7 +148,7 @@ class Workspace:
         data = Dataset.load(self.folder / "data").part(index, count)
         shown = self.folder / "simulation_only"
         observer, teller = RecordTraining(shown, index), RecordAttendance(shown, index)
-        return Farm(data, engine or choose(self.engine)[0], observer, sample, self.attendance(), teller)
+        return Farm(data, engine or choose(self.engine)[0], observer, sample, self.attendance(), teller, count == 1)
 
     def attendance(self) -> Virtual | None:
         """Who answers in time; None where everybody does."""

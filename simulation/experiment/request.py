@@ -52,6 +52,8 @@ class Request:
             raise InputError(f"--phones {self.phones} is outside 1 to {MAX_PHONES}; 20000 is a good start")
         if not 1 <= self.farms <= MAX_FARMS or self.scored < 0:
             raise InputError(f"--farms must be 1 to {MAX_FARMS} and --score 0 or more; leave them out if unsure")
+        if self.farms > 1 and self.options.aggregation != "mean":
+            raise InputError(f"--aggregation {self.options.aggregation} compares all phones in one farm; use --farms 1")
         if self.engine not in ENGINES:
             raise InputError(f"--engine {self.engine!r} is unknown; use {', '.join(ENGINES[:-1])} or {ENGINES[-1]}")
         if self.helper is not None and self.options.mode != "helper":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,10 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fl_server import robust
-from fl_server.robust import RULES, combine, mean, median, multikrum, rfa, trimmed_mean
-from model.errors import RoundError, UpdateError
+from fl_server.robust import RULES, combine, gathered, mean, median, multikrum, rfa, trimmed_mean
+from model.contract.envelope import SigningKey
+from model.contract.plan import TrainingPlan
+from model.errors import PocketScoreError, RoundError, UpdateError
+from simulation.dataset import Dataset
+from simulation.federate import federate
 from simulation.small import small_dataset, small_plan
+from simulation.workspace import Workspace
 
+KEYS = [SigningKey.from_private_bytes(bytes([n]) * 32) for n in (1, 2)]
 ROBUST = [name for name in RULES if name != "mean"]
 FAR = 1e6
 
@@ -23,7 +30,7 @@ def crowd(phones: int = 60, dim: int = 12, seed: int = 0) -> np.ndarray:
     return 1 + 0.3 * np.random.Generator(np.random.Philox(seed)).normal(size=(phones, dim))
 
 
-def clear(aggregation: str) -> object:
+def clear(aggregation: str) -> TrainingPlan:
     """A simulation in mode off under a rule."""
     plan = small_plan(small_dataset())
     return replace(plan, privacy=replace(plan.privacy, mode="off", charges=()), aggregation=aggregation)
@@ -147,3 +154,36 @@ def test_what_are_no_updates_is_refused(rule: str, rows: np.ndarray) -> None:
 def test_too_few_phones_for_so_many_liars_are_refused(rule: object, rows: int, share: float) -> None:
     with pytest.raises(RoundError):
         rule(np.ones((rows, 2)), share)  # type: ignore[operator]
+
+
+def test_single_updates_go_by_the_rule_in_training_alone() -> None:
+    rows = [(1, np.array([1, -2, 3])), (1, np.array([2, -2, 9])), (1, np.array([900, -2, 3]))]
+    stacked = np.stack([vector for _, vector in rows])
+    np.testing.assert_array_equal(gathered(clear("median"), "train", rows), [6, -6, 9])
+    np.testing.assert_array_equal(gathered(clear("median"), "knots", rows), stacked.sum(axis=0))
+    np.testing.assert_array_equal(gathered(clear("mean"), "train", rows), stacked.sum(axis=0))
+
+
+def test_one_farm_has_done_it_and_several_cannot() -> None:
+    farm = (3, np.array([6, -6, 9]))
+    np.testing.assert_array_equal(gathered(clear("median"), "train", [farm]), farm[1])
+    with pytest.raises(RoundError, match="one farm"):
+        gathered(clear("median"), "train", [farm, farm])
+    np.testing.assert_array_equal(gathered(clear("mean"), "train", [farm, farm]), 2 * farm[1])
+
+
+def prepared(folder: Path, data: Dataset, plan: TrainingPlan) -> Workspace:
+    folder.mkdir()
+    workspace = Workspace(folder)
+    workspace.prepare(data, plan, KEYS)
+    return workspace
+
+
+@pytest.mark.parametrize("rule", ["median", "rfa"])
+def test_a_whole_run_by_a_rule_is_that_of_its_phones_and_not_the_means(tmp_path: Path, rule: str) -> None:
+    data = small_dataset()
+    plans = {name: replace(clear(name), rounds=2) for name in ("mean", rule)}
+    thetas = {name: federate(prepared(tmp_path / name, data, plan)).theta for name, plan in plans.items()}
+    assert np.abs(thetas[rule] - thetas["mean"]).max() > 1e-4
+    with pytest.raises(PocketScoreError):
+        federate(prepared(tmp_path / "two", data, plans[rule]), nodes=2)
