@@ -2,6 +2,7 @@
 
 Nothing here believes a length it is told. Every form has one size, known from the plan before anything is allocated; an
 array's header is compared with the only one that fits, never parsed; nothing is unpacked, unpickled or cast.
+Flower has read the message by then: its own limits are those of its transport.
 """
 
 from __future__ import annotations
@@ -51,10 +52,11 @@ class Parts:
 
 @dataclass(frozen=True)
 class Plain:
-    """An unmasked answer that may be added: grid units (d,) int64 of `phones` phones."""
+    """An unmasked answer that may be added: grid units (d,) int64 of `phones` phones. It has no seeds."""
 
     phones: int
     vector: NDArray[np.int64]
+    seeds: tuple[()] = ()
 
 
 @dataclass(frozen=True)
@@ -104,8 +106,8 @@ def take_apart(content: RecordDict, open_sum: OpenSum) -> Parts:
 def read(parts: Parts, open_sum: OpenSum) -> Plain | Masked:
     """What may be added of a reply to the open sum. ContractError or UpdateError, in one sentence, for anything else.
 
-    A plan that masks takes no unmasked answer and the reverse; neither does a plan of the field, unless its phones add
-    their own noise or it is a simulation (3.6.5).
+    A plan that masks takes no unmasked answer; nor does one of the field, unless its phones add their own noise or it
+    is a simulation (3.6.5).
     """
     mode = open_sum.plan.privacy.mode
     if mode == "helper":

@@ -8,36 +8,26 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from fl_server import rounds
 from fl_server.cohort import minimum, require_cohort
+from fl_server.ingress import OpenSum, Parts, one_line, read
 from fl_server.rounds import Phase
-from model.canonical import decode
-from model.contract.masked import MaskedHeader, read_residues, split_seeds
 from model.contract.plan import TrainingPlan
-from model.contract.update import (
-    TASK_SCHEMA,
-    PartialHeader,
-    TaskHeader,
-    check_answer,
-    check_vector,
-    norm_bound,
-    read_vector,
-)
 from model.errors import ContractError, UpdateError
 
-MAX_HEADER_BYTES = 4096
 Counts = tuple[int, int, int, tuple[str, ...]]  # phones, asked, replied, refused: as in a release
 
 
 @dataclass(frozen=True)
 class Answer:
     """What one node sent back, as bytes and not yet believed: header and little-endian vector; under masks (32-bit
-    residues) also the sealed seeds, which are None for an unmasked answer."""
+    residues) also the sealed seeds, which are None for an unmasked answer. `refusal` says why it was not even taken
+    apart."""
 
     node: int
     header: bytes
     vector: bytes
     seeds: bytes | None = None
+    refusal: str = ""
 
 
 @dataclass(frozen=True)
@@ -67,13 +57,13 @@ class Sieve:
         An identical answer twice counts once; two different ones from a node are both left out (case 17); a node
         that was not asked is left out (case 18), and so is a message that another node sent before.
         """
-        self.asked, seen = len(asked), dict[int, Answer]()
+        self.asked, seen, known = len(asked), dict[int, Answer](), frozenset(asked)
         for answer in answers:
             if answer.node in seen:
                 self._again(seen[answer.node], answer)
                 continue
             seen[answer.node] = answer
-            if answer.node not in asked:
+            if answer.node not in known:
                 self.refused.append(f"node {answer.node} was not asked in {self.phase.name}; register it first")
             else:
                 self._take(answer)
@@ -110,10 +100,13 @@ class Sieve:
 
     def _take(self, answer: Answer) -> None:
         try:
-            masked = self.plan.privacy.mode == "helper"
-            self.kept[answer.node] = self._masked(answer) if masked else self._plain(answer)
+            if answer.refusal:
+                raise ContractError(answer.refusal)
+            parts = Parts(answer.header, answer.vector, answer.seeds)
+            got = read(parts, OpenSum(self.plan, self.phase, self.dim, self.model_digest))
+            self.kept[answer.node] = Counted(got.phones, got.vector, got.seeds)
         except (ContractError, UpdateError) as error:
-            self.refused.append(f"node {answer.node}: {error}")
+            self.refused.append(f"node {answer.node}: {one_line(error)}")
 
     def _once(self) -> None:
         """A seed counts once: opened twice it would let two sums be compared."""
@@ -125,38 +118,3 @@ class Sieve:
                 self.refused.append(f"node {node}: a sealed seed came twice; mask each answer afresh")
             else:
                 used.update(seeds)
-
-    def _plain(self, answer: Answer) -> Counted:
-        if answer.seeds is not None:
-            raise UpdateError(f"a masked answer came under a plan of mode {self.plan.privacy.mode}; send it unmasked")
-        header = PartialHeader.from_dict(decode(answer.header, max_bytes=MAX_HEADER_BYTES))
-        self._check_place(header)
-        bound = self._bound(header.phones)
-        return Counted(header.phones, check_vector(read_vector(answer.vector, self.dim), self.dim, bound))
-
-    def _masked(self, answer: Answer) -> Counted:
-        if answer.seeds is None:
-            raise UpdateError("an answer came without a mask under a plan of mode helper; discard it and mask the next")
-        header = MaskedHeader.from_dict(decode(answer.header, max_bytes=MAX_HEADER_BYTES))
-        self._check_place(header.counted())
-        if header.model_digest != self.model_digest:
-            raise UpdateError("the answer is about another model than this round sent; find out who sent that one")
-        seeds = split_seeds(answer.seeds)
-        if len(seeds) != header.phones:
-            raise UpdateError(f"{len(seeds)} sealed seeds came for {header.phones} phones; send one a phone")
-        vector = read_residues(answer.vector, self.dim)
-        if not seeds and vector.any():
-            raise UpdateError("an answer of no phones is not zero; send zeros where nobody takes part")
-        return Counted(header.phones, vector, tuple(seeds))
-
-    def _check_place(self, header: PartialHeader) -> None:
-        phase, field_ = self.phase, self.plan.topology == "field"
-        task = TaskHeader(TASK_SCHEMA, self.plan.digest, phase.round, phase.kind)
-        check_answer(task, header, dim=self.dim, max_phones=phase.population, field=field_)
-
-    def _bound(self, phones: int) -> float:
-        """Largest L2 norm of an honest unmasked answer; in mode local with the phones' own noise."""
-        clean = norm_bound(rounds.reach(self.plan, self.phase.kind), self.plan.privacy.grid_scale, self.dim, phones)
-        if self.plan.privacy.mode != "local":
-            return clean
-        return clean + rounds.noise_reach(self.plan, self.phase, phones, self.dim)

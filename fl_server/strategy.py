@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from fl_server.cohort import select
 from fl_server.coordinator import Answer, Coordinator, Question
-from model.errors import ContractError
+from fl_server.ingress import OpenSum, take_apart
+from model.errors import ContractError, RoundError
 
 MAX_REASON = 120
 FIRST_POLL_SECONDS, LAST_POLL_SECONDS = 0.05, 1.0
 MESSAGE_TYPES = {"knots": "query.knots", "train": "train", "calibrate": "query.calibrate", "evaluate": "query.evaluate"}
-_PARTS = {"partial": {"header"}, "masked": {"header", "seeds"}}
-_DTYPES = {4: "<u4", 8: "<i8"}
 
 
 class Clock(Protocol):
@@ -75,7 +72,7 @@ class FederationStrategy(Strategy):
         # message it answers, never by its sender.
         nodes = {message.metadata.message_id: message.metadata.dst_node_id for message in self._sent}
         known = [(nodes[r.metadata.reply_to_message_id], r) for r in replies if r.metadata.reply_to_message_id in nodes]
-        answers = [_answer(node, reply.content) for node, reply in known if reply.has_content()]
+        answers = [self._answer(node, reply.content) for node, reply in known if reply.has_content()]
         errors = [f"node {node}: {reason(reply)}" for node, reply in known if reply.has_error()]
         release = self._coordinator.close(self._question, list(nodes.values()), answers, errors)
         self._question = None
@@ -107,6 +104,18 @@ class FederationStrategy(Strategy):
             if metrics is not None:
                 result.train_metrics_clientapp[round_] = metrics
 
+    def _answer(self, node: int, content: RecordDict) -> Answer:
+        """A reply's bytes, or why there are none: the coordinator names both in the release."""
+        if self._question is None:
+            raise RoundError("an answer came while no round is open; open one first")
+        phase, coordinator = self._question.phase, self._coordinator
+        place = OpenSum(coordinator.plan, phase, coordinator.dimension(phase), self._question.model_digest)
+        try:
+            parts = take_apart(content, place)
+        except ContractError as error:
+            return Answer(node, b"", b"", refusal=str(error))
+        return Answer(node, parts.header, parts.vector, parts.seeds)
+
     def _exchange(self, grid: Grid, messages: Sequence[Message]) -> list[Message]:
         """Push, then poll until all have answered or the time is up.
 
@@ -127,13 +136,6 @@ class FederationStrategy(Strategy):
         return replies
 
 
-def _answer(node: int, content: RecordDict) -> Answer:
-    try:
-        return read_answer(node, content)
-    except ContractError:
-        return Answer(node, b"", b"")  # refused by the coordinator, and named there
-
-
 def reason(reply: Message) -> str:
     """One short printable line of whatever a node wrote as its error."""
     return "".join(c if c.isprintable() else " " for c in reply.error.reason or "no reason")[:MAX_REASON]
@@ -147,39 +149,3 @@ def write_question(question: Question) -> RecordDict:
             "model": ArrayRecord({"flat": Array(question.flat)}),
         }
     )
-
-
-def read_answer(node: int, content: RecordDict) -> Answer:
-    """The header, vector and, under masks, seed bytes of a reply. ContractError for any other record, key or array
-    form (cases 8, 9, 14).
-
-    The array's own header is compared with the only one allowed for its length, never parsed, so it cannot claim a
-    size or a type (case 10).
-    """
-    configs = {name: set(record) for name, record in content.config_records.items()}
-    arrays = {name: set(record) for name, record in content.array_records.items()}
-    name = "masked" if "masked" in configs else "partial"
-    if (configs, arrays, len(content)) != ({name: _PARTS[name]}, {"sum": {"sum"}}, 2):
-        raise ContractError("a reply has other parts than spec 7.9 names; use the same release on both sides")
-    parts = content.config_records[name]
-    header, seeds = parts["header"], parts.get("seeds")
-    if not isinstance(header, bytes) or not isinstance(seeds, bytes | None):
-        raise ContractError("a reply's header and seeds are bytes; use the same release on both sides")
-    width = 4 if name == "masked" else 8
-    return Answer(node, header, _body(content.array_records["sum"]["sum"].data, width), seeds)
-
-
-def _body(data: bytes, width: int) -> bytes:
-    """What follows the one .npy header that fits a vector of this many bytes, of '<i8' or '<u4' by its width."""
-    for size in (128, 192):
-        head = _npy_header((len(data) - size) // width, _DTYPES[width])
-        if len(head) == size and data.startswith(head):
-            return data[size:]
-    raise ContractError(f"a sum is not one vector of {8 * width}-bit little-endian integers; encode it as planned")
-
-
-def _npy_header(length: int, descr: str) -> bytes:
-    buffer = io.BytesIO()
-    shape = {"descr": descr, "fortran_order": False, "shape": (max(length, 0),)}
-    np.lib.format.write_array_header_1_0(buffer, shape)
-    return buffer.getvalue()
