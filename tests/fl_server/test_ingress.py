@@ -19,15 +19,17 @@ from hypothesis import strategies as st
 
 from fl_server import ingress, ingress_steps
 from fl_server.ingress import MAX_HEADER_BYTES, MAX_SENTENCE, Masked, OpenSum, Plain, one_line, read, take_apart
-from fl_server.ingress_steps import STEPS, most_bytes, read_step
+from fl_server.ingress_steps import STEPS, Mail, OpenStep, read_mail
 from fl_server.schedule import schedule
 from model.canonical import decode, encode
 from model.contract.masked import MASKED_SCHEMA, SEED_BYTES, MaskedHeader
+from model.contract.pairing import PAIRING_SCHEMA, PairingMessage
 from model.contract.plan import TrainingPlan
 from model.contract.promise import Neighbours
 from model.contract.sealed import RecipientKey
 from model.contract.update import PARTIAL_SCHEMA, PartialHeader
 from model.errors import ContractError, UpdateError
+from model.secagg.context import Context
 from model.secagg.messages import BOX, CHECKS, COMMITMENT, TAG, Advert, Agreement, Deal, Reveal, Upload, Wire
 from model.secagg.shares import SHARE
 from simulation.small import small_dataset, small_plan
@@ -255,40 +257,74 @@ MESSAGES: dict[str, Wire] = {
 }
 
 
-def step_reply(step: str, data: bytes) -> RecordDict:
-    return RecordDict({step: ConfigRecord({"message": data})})
+PLACE = Context("cd" * 32, "train", 1, MODEL, DIM)
+
+
+def opened_step(step: str, most: int = 3) -> OpenStep:
+    return OpenStep(step, PLACE, 2, NEIGHBOURS, most)
+
+
+def enveloped(step: str, body: bytes, /, **changes: Any) -> bytes:
+    said = PairingMessage(PAIRING_SCHEMA, PLACE.plan_digest, 1, "train", 2, step, body).to_dict()
+    return encode({**said, **changes})
+
+
+def step_reply(phones: list[int], messages: list[Any]) -> RecordDict:
+    return RecordDict({"pairing": ConfigRecord({"attempt": 2, "phones": phones, "messages": messages})})
+
+
+def said(step: str, data: bytes) -> Mail:
+    return read_mail(step_reply([1], [data]), {0, 1}, opened_step(step))
 
 
 @pytest.mark.parametrize("step", STEPS)
 def test_a_step_takes_its_own_message_and_no_other(step: str) -> None:
-    data = MESSAGES[step].to_bytes()
-    said = read_step(step_reply(step, data), step, NEIGHBOURS, DIM)
-    assert (said.step, said.message, said.data) == (step, MESSAGES[step], data)
-    other = "agree" if step == "advertise" else "advertise"
+    body = MESSAGES[step].to_bytes()
+    assert said(step, enveloped(step, body)) == Mail({1: body}, ())
     wrong = Agreement(bytes(64), b"") if step == "advertise" else MESSAGES["advertise"]
-    with pytest.raises(ContractError, match="schema"):
-        read_step(step_reply(step, wrong.to_bytes()), step, NEIGHBOURS, DIM)
-    with pytest.raises(ContractError, match="other parts"):
-        read_step(step_reply(other, data), step, NEIGHBOURS, DIM)
+    for data, why in (
+        (enveloped(step, wrong.to_bytes()), "schema"),
+        (enveloped(step, body, step="share" if step == "unmask" else "unmask"), "another step"),
+        (enveloped(step, body, attempt=1), "another step"),
+        (enveloped(step, body, round=2), "another step"),
+        (enveloped(step, body, plan_digest="00" * 32), "another step"),
+        (enveloped(step, body, weight=5), "lacks or adds"),
+        (enveloped(step, encode({**decode(body), "weight": 5})), "lacks or adds"),
+        (enveloped(step, body + b"\0"), "after its end"),
+    ):
+        mail = said(step, data)
+        assert mail.bodies == {} and len(mail.refused) == 1 and why in mail.refused[0]
 
 
 @pytest.mark.parametrize("step", STEPS)
 def test_case_11_a_step_is_bounded_by_the_plan(step: str) -> None:
-    most = most_bytes(step, NEIGHBOURS, DIM)
+    most = opened_step(step).most_bytes
     assert len(MESSAGES[step].to_bytes()) <= most
-    with pytest.raises(ContractError, match="exceed"):
-        read_step(step_reply(step, bytes(most + 1)), step, NEIGHBOURS, DIM)
+    assert "exceed" in said(step, bytes(most + 513)).refused[0]
+    crowd = step_reply([0, 1, 2, 3], [b""] * 4)
+    with pytest.raises(ContractError, match="at most 3"):
+        read_mail(crowd, {0, 1, 2, 3}, opened_step(step))
 
 
-@pytest.mark.parametrize("step", STEPS)
-def test_case_08_and_14_a_step_carries_nothing_else(step: str) -> None:
-    content = step_reply(step, MESSAGES[step].to_bytes())
-    content["metrics"] = MetricRecord({"num-examples": 5})
-    with pytest.raises(ContractError, match="other parts"):
-        read_step(content, step, NEIGHBOURS, DIM)
-    raw = {**decode(MESSAGES[step].to_bytes()), "weight": 5}
-    with pytest.raises(ContractError, match="lacks or adds"):
-        read_step(step_reply(step, encode(raw)), step, NEIGHBOURS, DIM)
-    text = RecordDict({step: ConfigRecord({"message": "m"})})
-    with pytest.raises(ContractError, match="bytes"):
-        read_step(text, step, NEIGHBOURS, DIM)
+def test_one_phone_of_a_farm_costs_only_itself() -> None:
+    good = enveloped("agree", MESSAGES["agree"].to_bytes())
+    mail = read_mail(step_reply([0, 1, 2], [good, b"\x81" * 500, good]), {0, 1}, opened_step("agree"))
+    assert list(mail.bodies) == [0] and len(mail.refused) == 2 and "not asked" in mail.refused[1]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        RecordDict({}),
+        RecordDict({"pairing": ConfigRecord({"attempt": 2, "phones": [0]})}),
+        RecordDict({**step_reply([0], [b""]), "metrics": MetricRecord({"num-examples": 5})}),
+        step_reply([0, 0], [b"", b""]),
+        step_reply([0], []),
+        RecordDict({"pairing": ConfigRecord({"attempt": 2, "phones": [0.0], "messages": [b""]})}),
+        RecordDict({"pairing": ConfigRecord({"attempt": 2, "phones": 0, "messages": b""})}),
+    ],
+)
+def test_cases_08_and_14_a_step_carries_nothing_else(content: RecordDict) -> None:
+    with pytest.raises(ContractError):
+        read_mail(content, {0}, opened_step("agree"))
+    assert said("agree", "text").refused == ("a reply's message must be bytes; use the same release on both sides",)  # type: ignore[arg-type]

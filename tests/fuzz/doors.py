@@ -17,17 +17,20 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from fl_client.app import Trust, read_task
 from fl_server.ingress import MAX_HEADER_BYTES, OpenSum, flat_map, read, take_apart
-from fl_server.ingress_steps import STEPS, read_step
+from fl_server.ingress_steps import STEPS, OpenStep, read_mail
 from fl_server.review.helper.service import body
 from fl_server.schedule import schedule
 from model.canonical import decode, encode
 from model.contract.caller import named_body
 from model.contract.envelope import MAX_SIGNED_BYTES, Signed, SigningKey
 from model.contract.masked import BatchRequest, MaskedHeader, Refusal, Share
+from model.contract.pairing import PairingMessage
 from model.contract.plan import TrainingPlan
 from model.contract.promise import Neighbours
 from model.contract.update import PartialHeader, TaskHeader
+from model.errors import ContractError
 from model.secagg import messages as m
+from model.secagg.context import Context
 from simulation.small import small_dataset, small_plan
 
 SEEDS = Path(__file__).parent / "seeds"
@@ -36,6 +39,7 @@ TRUST = Trust({key.keyid: key.public_bytes for key in (COORDINATOR, REVIEWER)}, 
 NEIGHBOURS = Neighbours(degree=10, threshold=6, corrupt=0.05, dropout=0.1)
 DIM, MODEL = 12, "ab" * 32
 BODY_LIMIT = 1 << 16
+PLACE = Context("cd" * 32, "train", 1, MODEL, DIM)
 _KINDS = {"config": ConfigRecord, "array": ArrayRecord, "metric": MetricRecord}
 
 
@@ -85,6 +89,7 @@ def doors() -> dict[str, Door]:
         Door("plan", lambda data: TrainingPlan.from_dict(decode(data, max_bytes=MAX_SIGNED_BYTES)), times=128),
         Door("batch", partial(_again, BatchRequest)),
         Door("task", lambda content: read_task(content, TRUST, "train"), records, times=128),
+        Door("pairing", lambda data: PairingMessage.from_bytes(data, "agree")),
         Door("body", _body, _request),
         Door("caller", _caller),
         *(Door(name, partial(_reply, mode), records) for name, mode in modes.items()),
@@ -141,8 +146,10 @@ def _again(kind: Any, data: bytes) -> None:
         raise AssertionError("read and written again, it is another message")
 
 
-def _step_of(step: str, content: RecordDict) -> object:
-    return read_step(content, step, NEIGHBOURS, DIM)
+def _step_of(step: str, content: RecordDict) -> None:
+    mail = read_mail(content, {0, 1}, OpenStep(step, PLACE, 2, NEIGHBOURS, 3))
+    if mail.refused:
+        raise ContractError(mail.refused[0])
 
 
 def _caller(data: bytes) -> str:

@@ -11,13 +11,14 @@ from model.canonical import encode
 from model.contract.caller import caller_header
 from model.contract.envelope import sign
 from model.contract.masked import BATCH_SCHEMA, MASKED_SCHEMA, SEED_BYTES, BatchRequest, MaskedHeader, Refusal, Share
+from model.contract.pairing import PAIRING_SCHEMA, STEPS, PairingMessage
 from model.contract.plan import DOMAIN
 from model.contract.update import PARTIAL_SCHEMA, TASK_SCHEMA, PartialHeader, TaskHeader
 from model.risk.knots import Knots
 from model.secagg import messages as m
 from model.secagg.shares import SHARE
 
-from .doors import COORDINATOR, DIM, HELPER, MODEL, NEIGHBOURS, REVIEWER, plan
+from .doors import COORDINATOR, DIM, HELPER, MODEL, NEIGHBOURS, PLACE, REVIEWER, plan
 
 DEGREE = NEIGHBOURS.degree
 _FLAGS = bytes(DEGREE // 8 + 1)
@@ -56,11 +57,9 @@ def good() -> dict[str, bytes]:
         "body": encode(["300", [bytes(100), bytes(200)]]),
         "caller": caller_header(batch, HELPER.public_bytes, COORDINATOR).encode(),
         **{type(message).__name__.lower(): message.to_bytes() for message in steps.values()},
-        **{f"step_{step}": encode({step: ["config", {"message": steps[step].to_bytes()}]}) for step in _PHONES},
+        **{f"step_{step}": _mail(_enveloped(step, steps[step])) for step in STEPS},
+        "pairing": _enveloped("agree", steps["agree"]),
     }
-
-
-_PHONES = ("advertise", "share", "upload", "agree", "unmask")
 
 
 def _steps() -> dict[str, m.Wire]:
@@ -77,6 +76,14 @@ def _steps() -> dict[str, m.Wire]:
         "certify": m.Certificate(bytes(64), _FLAGS, tags),
         "unmask": m.Reveal(_FLAGS, bytes(DEGREE * SHARE)),
     }
+
+
+def _enveloped(step: str, message: m.Wire) -> bytes:
+    return PairingMessage(PAIRING_SCHEMA, PLACE.plan_digest, 1, "train", 2, step, message.to_bytes()).to_bytes()
+
+
+def _mail(message: bytes) -> bytes:
+    return encode({"pairing": ["config", {"attempt": 2, "phones": [1], "messages": [message]}]})
 
 
 def _array(values: Any) -> list[Any]:

@@ -140,7 +140,7 @@ def test_an_answer_that_comes_twice_counts_once(tmp_path: Path, calm: Result) ->
 
 
 def test_each_trick_is_refused_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calm: Result) -> None:
-    said = {"nan": "", "length": "bytes is not", "beyond": "over its bound", "stale": "came while"}
+    said = {"nan": "", "length": "one vector of", "beyond": "over its bound", "stale": "came while"}
     met = {(p.round, int(i)): REFUSED for p in PHASES for i in DATA.ids[split_of(p.kind)][:4]}
     played = {int(i): TRICKS[n] for kind in ("train", "evaluate") for n, i in enumerate(DATA.ids[split_of(kind)][:4])}
     monkeypatch.setattr(fieldgrid, "trick", lambda id_, seed, round_: played[id_])
