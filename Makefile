@@ -8,12 +8,13 @@ export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION := 1
 
-.PHONY: demo demo-flower test lint bench fuzz sanitize results poisoning clean setup
+.PHONY: demo demo-flower demo-helper test lint bench fuzz sanitize results poisoning clean setup
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo         train, release, score, lend and report on 20,000 made-up phones"
 	@echo "make demo-flower  the same through a real SuperLink with four SuperNodes"
+	@echo "make demo-helper  two servers: masked answers, and a helper's own process over HTTPS"
 	@echo "make test         every test, with coverage"
 	@echo "make lint         style, types, import contracts"
 	@echo "make bench        benchmarks, each beside its target, and the engines beside their peers (ARGS=--quick)"
@@ -40,6 +41,17 @@ demo: setup
 
 demo-flower: setup
 	$(BIN)/pocketscore demo --flower --out runs/demo-flower $(ARGS)
+
+# The helper's process ends with the recipe's shell, however that ends; its log is shown last.
+demo-helper: setup
+	rm -rf runs/two-servers && mkdir -p runs/two-servers
+	$(BIN)/pocketscore keys runs/two-servers/keys
+	$(BIN)/pocketscore-review helper init runs/two-servers/helper --trust runs/two-servers/keys/keys.json
+	set -e; $(BIN)/pocketscore-review helper serve runs/two-servers/helper --port 0 & trap "kill $$!" EXIT; \
+	  while kill -0 $$! && ! test -e runs/two-servers/helper/address.json; do sleep 0.2; done; \
+	  $(BIN)/pocketscore simulate --phones 8000 --rounds 12 --no-baselines --privacy helper \
+	    --helper runs/two-servers/helper --keys runs/two-servers/keys --out runs/two-servers/run $(ARGS)
+	$(BIN)/pocketscore-review helper ledger runs/two-servers/helper
 
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --maxschedchunk 1 --cov --cov-report=term:skip-covered --cov-fail-under=90 $(ARGS)
