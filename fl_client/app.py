@@ -17,6 +17,7 @@ from flwr.app import Array, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import Mod
 
+from fl_client.drawers import StoreDrawer
 from fl_client.egress import Egress, MemoryEgress
 from fl_client.joining import Clock, Joining, silent
 from fl_client.ledger import Ledger
@@ -152,7 +153,10 @@ def make_phone_app(
     def keeps(context: Context) -> Kept:
         return Kept(ledger(context).store)
 
-    return make_client_app(load, trust, door, mods=[silent(clock)], keeps=keeps)
+    def drawer(context: Context) -> Drawer:
+        return StoreDrawer(ledger(context).store)
+
+    return make_client_app(load, trust, door, mods=[silent(clock)], keeps=keeps, drawer=drawer)
 
 
 def read_task(content: RecordDict, trust: Trust, kind: str) -> Task:

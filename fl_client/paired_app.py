@@ -33,8 +33,8 @@ class StateDrawer(Drawer):
 
     def get(self) -> bytes:
         """What was put last; empty at first."""
-        kept = self.context.state.config_records.get(PART, {})
-        data = kept.get("kept", b"")
+        kept = self.context.state.config_records.get(PART)
+        data = kept["kept"] if kept is not None else b""
         return data if isinstance(data, bytes) else b""
 
     def put(self, data: bytes) -> None:
@@ -79,25 +79,28 @@ def read_step(content: RecordDict) -> tuple[RecordDict, int, dict[int, bytes]]:
 
 def write_step(attempt: int, mail: Mapping[int, bytes]) -> RecordDict:
     """The records of a step's messages, by phone number."""
-    parts = {"attempt": attempt, "phones": list(mail), "messages": list(mail.values())}
-    return RecordDict({PART: ConfigRecord(parts)})
+    parts = ConfigRecord({"attempt": attempt, "phones": list(mail), "messages": list(mail.values())})
+    return RecordDict({PART: parts})
 
 
 def _mail(part: Mapping[str, object]) -> tuple[int, dict[int, bytes]]:
     attempt, phones, messages = part["attempt"], part["phones"], part["messages"]
-    lists = isinstance(phones, list) and isinstance(messages, list) and len(phones) == len(messages)
-    if type(attempt) is not int or not 0 <= attempt < MAX_ATTEMPT or not lists:
-        raise ContractError("a step's attempt is a number, its phones and messages lists of one length; ask again")
-    mail = dict(zip(phones, messages, strict=True))  # type: ignore[call-overload]
-    sound = all(type(number) is int for number in mail) and all(isinstance(data, bytes) for data in mail.values())
-    if not sound or len(mail) != len(messages):  # type: ignore[arg-type]
-        raise ContractError("a step names each phone once, with the bytes for it; ask again")
+    if type(attempt) is not int or not 0 <= attempt < MAX_ATTEMPT:
+        raise ContractError("a step's attempt is a small number; ask again")
+    if not isinstance(phones, list) or not isinstance(messages, list) or len(phones) != len(messages):
+        raise ContractError("a step's phones and messages are lists of one length; ask again")
+    mail: dict[int, bytes] = {}
+    for number, data in zip(phones, messages, strict=True):
+        if type(number) is not int or not isinstance(data, bytes) or number in mail:
+            raise ContractError("a step names each phone once, with the bytes for it; ask again")
+        mail[number] = data
     return attempt, mail
 
 
 def _kind(content: RecordDict) -> str:
     """The kind a task's header states; what else it says is for `read` to judge."""
-    header = content.config_records.get("task", {}).get("header")
+    task = content.config_records.get("task")
+    header = task.get("header") if task is not None else None
     if not isinstance(header, bytes):
         raise ContractError("a step carries no task; use the same release on both sides")
     return TaskHeader.from_dict(decode(header, max_bytes=MAX_HEADER_BYTES)).kind

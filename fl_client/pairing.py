@@ -26,7 +26,8 @@ from model.contract.record import require
 from model.errors import PocketScoreError, RoundError
 from model.privacy.noise import ByteSource, SeededSource
 from model.secagg.context import Context
-from model.secagg.pairwise_phone import PairwisePhone, PhoneState
+from model.secagg.pairwise_phone import PairwisePhone
+from model.secagg.phone_state import PhoneState
 from model.secagg.terms import ATTEMPTS, Terms
 
 OPENED = ATTEMPTS  # the attempt that stands for "shares were revealed": none comes after it

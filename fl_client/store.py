@@ -59,6 +59,10 @@ class PhoneStore(Protocol):
         """All entries of a table, in order."""
         ...
 
+    def swap(self, table: str, entry: Mapping[str, Any]) -> None:
+        """Keep this entry of a table and drop all before it, in one step."""
+        ...
+
     def next_number(self, name: str) -> int:
         """1, 2, 3 … for `name`; durable before it is returned."""
         ...
@@ -169,6 +173,13 @@ class SqliteStore:
     def entries(self, table: str) -> list[dict[str, Any]]:
         """All entries, oldest first."""
         return [decode(body, max_bytes=MAX_RECORD_BYTES) for _, body in self._records(f"entry/{table}")]
+
+    def swap(self, table: str, entry: Mapping[str, Any]) -> None:
+        """Replace a table by one entry; what it held is overwritten. On disk when this returns."""
+        with self._transaction():
+            for seq in [seq for seq, _ in self._records(f"entry/{table}")]:
+                self._delete(seq)
+            self._insert(f"entry/{table}", encode(entry))
 
     def next_number(self, name: str) -> int:
         """Count up; on disk when this returns."""

@@ -228,16 +228,18 @@ class Talk:
 
 def read_mail(content: RecordDict) -> dict[int, bytes]:
     """Messages by phone number in a node's reply. ContractError for any other record, key or type (cases 8, 14)."""
-    parts = content.config_records.get(PART, {})
-    if len(content) != 1 or set(parts) != {"attempt", "phones", "messages"}:
+    parts = content.config_records.get(PART)
+    if parts is None or len(content) != 1 or set(parts) != {"attempt", "phones", "messages"}:
         raise ContractError("a reply has other parts than spec 13.15 names; use the same release on both sides")
     phones, messages = parts["phones"], parts["messages"]
-    lists = isinstance(phones, list) and isinstance(messages, list) and len(phones) == len(messages)
-    if not lists or any(type(n) is not int for n in phones) or any(not isinstance(m, bytes) for m in messages):  # type: ignore[union-attr]
+    if not isinstance(phones, list) or not isinstance(messages, list) or len(phones) != len(messages):
         raise ContractError("a reply's phones and messages are lists of one length; use the same release on both sides")
-    if len(set(phones)) != len(phones):  # type: ignore[arg-type]
-        raise ContractError("a reply names a phone twice; neither of its answers is counted")
-    return dict(zip(phones, messages, strict=True))  # type: ignore[arg-type, return-value]
+    found: dict[int, bytes] = {}
+    for number, data in zip(phones, messages, strict=True):
+        if type(number) is not int or not isinstance(data, bytes) or number in found:
+            raise ContractError("a reply names each of its phones once, with bytes; use the same release on both sides")
+        found[number] = data
+    return found
 
 
 def name_of(node: int, number: int) -> str:

@@ -64,6 +64,10 @@ class Pocket:
         """All entries, oldest first."""
         return list(self._entries.get(table, ()))
 
+    def swap(self, table: str, entry: Mapping[str, Any]) -> None:
+        """Keep this entry and none before it."""
+        self._entries[table] = [dict(entry)]
+
     def next_number(self, name: str) -> int:
         """1, 2, 3 … for `name`."""
         self._numbers[name] = self._numbers.get(name, 0) + 1

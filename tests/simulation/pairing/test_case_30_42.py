@@ -482,7 +482,7 @@ def test_case_42_a_second_list_over_one_phone_less(make_scene: MakeScene) -> Non
 
 
 def test_case_42_a_second_attempt_over_one_phone_less(make_scene: MakeScene) -> None:
-    """After a sum of n a roster of n − 1 for the same sum: phones that gave shares do not join; the witness signs none."""
+    """After a sum of n a roster of n − 1 for the same sum: phones that gave shares stay out, the witness signs none."""
     found: dict[str, Any] = {}
 
     def again(talk: HostileTalk, answers: Mail) -> Mail:
