@@ -16,7 +16,8 @@ from model.contract.plan import DOMAIN as PLAN
 from model.errors import PocketScoreError
 from model.policy.rules import load_pack, violations
 
-MESSAGES = frozenset({"update/1", "analytics/1", "masked/1", "score/1", "consent/1"})
+_PAIRING = {f"pairing-{step}/1" for step in ("advertise", "share", "upload", "agree", "unmask")}
+MESSAGES = frozenset({"update/1", "analytics/1", "masked/1", "score/1", "consent/1"} | _PAIRING)
 
 
 def check_all(folder: Path, anchor: Anchor | None = None) -> list[Finding]:

@@ -9,12 +9,14 @@ from typing import Any
 
 from fl_server.alarm import watched
 from fl_server.app import Result
+from fl_server.rounds import Release
 from model.canonical import encode
 from model.contract.masked import MASKED_SCHEMA, SEED_BYTES, MaskedHeader
 from model.contract.plan import TrainingPlan
 from model.contract.update import PARTIAL_SCHEMA, PartialHeader
 from model.privacy.observers import Observers, lifetime
 from simulation.experiment.figures import Exact
+from simulation.experiment.paired_bytes import pairing_bytes
 from simulation.experiment.releasing import Released
 from simulation.experiment.scoring import Lent, Scores
 
@@ -107,11 +109,11 @@ def summarise(
 
 def egress(plan: TrainingPlan, result: Result, scores: Scores) -> dict[str, Any]:
     """Bytes a phone sends, by message type, and bytes that reached the lender without a line in an egress ledger."""
-    answers, masked = dict[str, int](), plan.privacy.mode == "helper"
+    answers = dict[str, int]()
     for release in result.releases:
-        kind = "masked/1" if masked else "update/1" if release.kind == "train" else "analytics/1"
         if release.kind != "evaluate":  # asked of held-out phones, which train nothing
-            answers[kind] = answers.get(kind, 0) + answer_bytes(plan, release.kind, release.round, release.noised.size)
+            for kind, size in answer_bytes(plan, release).items():
+                answers[kind] = answers.get(kind, 0) + size
     by_type = {kind: float(size) for kind, size in answers.items()}
     for departure in scores.departures:
         by_type[departure.type] = by_type.get(departure.type, 0.0) + departure.bytes / max(len(scores.consents), 1)
@@ -122,12 +124,18 @@ def egress(plan: TrainingPlan, result: Result, scores: Scores) -> dict[str, Any]
     }
 
 
-def answer_bytes(plan: TrainingPlan, kind: str, round_: int, size: int) -> int:
-    """Bytes of one phone's answer: header and int64 vector, or in mode helper header, 32-bit residues and one seed."""
+def answer_bytes(plan: TrainingPlan, release: Release) -> dict[str, int]:
+    """Type → bytes of one phone's answer: header and int64 vector; in mode helper header, 32-bit residues and one seed;
+    in mode pairwise five messages."""
+    kind, round_, size = release.kind, release.round, release.noised.size
+    if plan.privacy.mode == "pairwise":
+        return pairing_bytes(plan, kind, round_, size, max(release.phones, 2))
     if plan.privacy.mode == "helper":
         masked = MaskedHeader(MASKED_SCHEMA, plan.digest, round_, kind, 1, size, "0" * 64)
-        return len(encode(masked.to_dict())) + 4 * size + SEED_BYTES
-    return len(encode(PartialHeader(PARTIAL_SCHEMA, plan.digest, round_, kind, 1, size).to_dict())) + 8 * size
+        return {"masked/1": len(encode(masked.to_dict())) + 4 * size + SEED_BYTES}
+    header = PartialHeader(PARTIAL_SCHEMA, plan.digest, round_, kind, 1, size)
+    name = "update/1" if kind == "train" else "analytics/1"
+    return {name: len(encode(header.to_dict())) + 8 * size}
 
 
 def percentile(values: Sequence[float], percent: float) -> float | None:

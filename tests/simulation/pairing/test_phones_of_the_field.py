@@ -18,6 +18,7 @@ from fl_client.store import SqliteStore
 from model.contract.plan import TrainingPlan
 from model.errors import ConsentError, ContractError
 from model.secagg.pairwise_phone import PairwisePhone
+from simulation.experiment.paired_bytes import pairing_bytes
 
 MakeScene = Callable[..., Any]
 LATE = 4  # a node whose owner has not agreed
@@ -82,14 +83,14 @@ def test_a_round_by_processes_that_forget(make_scene: MakeScene) -> None:
     stores, doors = in_the_field(scene)
     (release,) = scene.run()
     assert (release.noised == scene.right(release, range(33))).all() and not scene.late
+    sizes = pairing_bytes(scene.plan, release.kind, release.round, release.noised.size, 33)
     for store, door in zip(stores, doors, strict=True):
         kept = Sitting.from_bytes(StoreDrawer(store).get())
         assert kept.states == [] and set(kept.last.values()) == {OPENED}
         assert len(store.entries(TABLE)) == 1
         assert len(Ledger(store).spends()) == 1
         left = door.summary()
-        assert set(left) == {f"pairing-{step}/1" for step in ("advertise", "share", "upload", "agree", "unmask")}
-        assert all(row["messages"] == 1 for row in left.values())
+        assert left == {kind: {"messages": 1, "bytes": size} for kind, size in sizes.items()}
 
 
 def test_secrets_lie_in_the_store_only_under_its_seal(make_scene: MakeScene) -> None:
@@ -132,6 +133,24 @@ def test_what_it_costs_is_charged_before_the_upload_and_never_beyond_the_cap(mak
         scene.run()
     assert not scene.grid.spoke("upload")
     assert not any(Ledger(store).spends() for store in stores)
+
+
+def test_a_farms_process_may_end_between_messages(make_scene: MakeScene) -> None:
+    """What its phones keep lies in the node's Flower context: a new ClientApp goes on from there."""
+    from fl_client.app import make_client_app
+
+    scene = make_scene(33)
+    trust, answer = scene.workspace.trust(), scene.grid._answer
+
+    def fresh(message: Message, context: Context) -> Message:
+        phones = scene.phones[int(context.node_config["partition-id"])]
+        scene.grid._client_app = make_client_app(lambda c: phones, lambda c: trust)
+        reply: Message = answer(message, context)
+        return reply
+
+    scene.grid._answer = fresh
+    (release,) = scene.run()
+    assert (release.noised == scene.right(release, range(33))).all()
 
 
 def test_a_damaged_drawer_is_an_error_of_its_own() -> None:
