@@ -104,6 +104,8 @@ def make_client_app(
         def handler(message: Message, context: Context) -> Message:
             try:
                 task = read_task(message.content, trust(context), kind)
+                if task.plan.privacy.mode == "pairwise":  # before anything is charged or computed
+                    raise RoundError("under a plan of mode pairwise phones answer its five steps and nothing else")
                 kept = keeps(context) if keeps else None
                 return Message(reply_of(load(context), task, door(context), random, kept), reply_to=message)
             except PocketScoreError as error:

@@ -27,7 +27,7 @@ def pairing_bytes(plan: TrainingPlan, kind: str, round_: int, size: int, phones:
     degree = degree_of(min(sizes(phones)), plan.privacy.neighbours.degree)
     bits = bytes(-(-degree // 8))
     bodies = {
-        "advertise": Advert(*(bytes(KEY) for _ in range(3)), bytes(SIGNATURE)),
+        "advertise": Advert(bytes(KEY), bytes(KEY), bytes(KEY), bytes(SIGNATURE)),
         "share": Deal(bytes(degree * BOX), bytes(degree * COMMITMENT), bytes(HASH)),
         "upload": Upload(bytes(4 * (size + CHECKS)), bits, bytes(degree * TAG)),
         "agree": Agreement(bytes(SIGNATURE), bytes(degree * TAG)),

@@ -135,6 +135,30 @@ def test_what_it_costs_is_charged_before_the_upload_and_never_beyond_the_cap(mak
     assert not any(Ledger(store).spends() for store in stores)
 
 
+def test_no_other_question_is_answered_or_charged(make_scene: MakeScene) -> None:
+    """A server that asks a pairwise plan's task in the old way has no answer, and it costs the phone nothing."""
+    from flwr.app import ConfigRecord, RecordDict
+
+    from fl_server.paired import PairedStrategy
+    from simulation.grid import identity
+
+    class Plain(PairedStrategy):
+        def message(self, question: Any, node: int, step: str, parts: ConfigRecord) -> Message:
+            content = super().message(question, node, step, parts).content
+            bare = RecordDict({name: record for name, record in content.items() if name != "pairing"})
+            with identity(1):
+                return Message(bare, node, "query.knots", group_id="0", ttl=60.0)
+
+    from model.errors import RoundError
+
+    scene = make_scene(33, strategy=Plain)
+    stores, _ = in_the_field(scene)
+    with pytest.raises(RoundError, match="no sum"):
+        scene.run()
+    assert scene.grid.said and not any(reply.has_content() for _, _, reply in scene.grid.said)
+    assert not any(Ledger(store).spends() for store in stores)
+
+
 def test_a_farms_process_may_end_between_messages(make_scene: MakeScene) -> None:
     """What its phones keep lies in the node's Flower context: a new ClientApp goes on from there."""
     from fl_client.app import make_client_app
