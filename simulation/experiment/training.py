@@ -117,7 +117,7 @@ def finished(shared: Workspace, plan: TrainingPlan) -> tuple[Result, Record]:
 def same_in_process(place: RunFolder, plan: TrainingPlan, result: Result) -> float:
     """max |weight difference| to the same plan run in this process, meaningful where its noise is seeded for a test."""
     beside = Workspace(place.private / "beside")
-    for old in (beside.folder, beside.helper):
+    for old in (beside.folder, beside.helper, beside.witness.home):
         shutil.rmtree(old, ignore_errors=True)
     beside.folder.mkdir()
     (beside.folder / "data").symlink_to(place.data)
@@ -127,9 +127,12 @@ def same_in_process(place: RunFolder, plan: TrainingPlan, result: Result) -> flo
     if shared.helper.exists():
         # The same keys, but a memory of its own: the first one has answered these releases.
         shutil.copytree(shared.helper, beside.helper, ignore=shutil.ignore_patterns("helper.sqlite*"))
+    if plan.privacy.mode == "pairwise":
+        beside.witness.take(keys_of(place)[1])
     other = federate(beside)
     shutil.rmtree(beside.folder)
-    shutil.rmtree(beside.helper, ignore_errors=True)
+    for home in (beside.helper, beside.witness.home):
+        shutil.rmtree(home, ignore_errors=True)
     return float(np.abs(other.theta - result.theta).max())
 
 
@@ -137,7 +140,7 @@ def _publish(place: RunFolder, shared: Workspace) -> None:
     """What of the federation belongs to the run: noised sums and the ε ledger; the helper's refusals stay private."""
     shutil.rmtree(place.rounds, ignore_errors=True)
     if shared.releases.exists():
-        shutil.copytree(shared.releases, place.rounds, ignore=shutil.ignore_patterns("lock", "batch-*"))
+        shutil.copytree(shared.releases, place.rounds, ignore=shutil.ignore_patterns("lock", "batch-*", "attempt-*"))
     for path in shared.folder.glob(f"{LEDGER}*"):
         replace_file(place.partial / path.name, path.read_bytes())
     if (shared.folder / "refusals").exists():

@@ -481,9 +481,14 @@ def test_case_42_a_second_list_over_one_phone_less(make_scene: MakeScene) -> Non
     assert right(scene, release) and found["answers"] == {}
 
 
-def test_case_42_a_second_attempt_over_one_phone_less(make_scene: MakeScene) -> None:
+@pytest.mark.parametrize("noted", [True, False], ids=["as it is", "without the note"])
+def test_case_42_a_second_attempt_over_one_phone_less(
+    make_scene: MakeScene, noted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """After a sum of n a roster of n − 1 for the same sum: phones that gave shares stay out, the witness signs none."""
     found: dict[str, Any] = {}
+    if not noted:  # the control: phones that do not note what they opened would join again
+        monkeypatch.setattr("fl_client.pairing.OPENED", -5)
 
     def again(talk: HostileTalk, answers: Mail) -> Mail:
         second = Talk(talk.strategy, talk.grid, talk.question, talk.nodes[1:], talk.attempt + 1)
@@ -495,7 +500,7 @@ def test_case_42_a_second_attempt_over_one_phone_less(make_scene: MakeScene) -> 
 
     scene = make_scene(strategy=hostile({"unmask answers": again}))
     (release,) = scene.run()
-    assert right(scene, release) and found["joined"] == {}
+    assert right(scene, release) and len(found["joined"]) == (0 if noted else 35)
 
 
 def test_case_42_an_attempt_that_opened_nothing_may_be_made_again_without_a_phone(make_scene: MakeScene) -> None:
