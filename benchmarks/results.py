@@ -1,7 +1,8 @@
 """Measure the models on the Taiwan card table, fresh splits × noise draws, every charge counted: docs/results.md.
 
 One row is one phone. Nothing about the table was used to choose a default (docs/adr/0002). `--quick` runs one split
-and one draw. Example: python benchmarks/results.py --splits 10 --draws 2 --out docs/results.md
+and one draw, `--only helper` adds nothing but the section on two servers (each run is kept as soon as it is done, so
+that it can be stopped and started again). Example: python benchmarks/results.py --splits 10 --draws 2
 """
 
 from __future__ import annotations
@@ -9,13 +10,19 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from importlib import metadata
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any, TypeVar
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from results_helper import HELPER_EPSILON, section, with_section
 
 TARGET, ID = "default-payment-next-month", "ID"
 PROTECTED = ("SEX", "AGE", "MARRIAGE_0", "MARRIAGE_1", "MARRIAGE_2", "MARRIAGE_3")
@@ -26,23 +33,29 @@ T95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8:
 
 @dataclass(frozen=True)
 class Job:
-    """One training: model, ε, split seed, draw (noise comes from the operating system, so a draw has no seed)."""
+    """One training: model, ε, split seed, draw (noise comes from the operating system, so a draw has no seed), mode."""
 
     model: str
     epsilon: float
     split: int
     draw: int
+    privacy: str = "central"
 
 
 @dataclass(frozen=True)
 class Found:
-    """Exact figures on held-out rows, and the private AUC beside its standard error."""
+    """Exact figures on held-out rows, the private AUC beside its standard error, and ε by observer (nan: none)."""
 
     auc: float
     ece: float
     private_auc: float
     private_se: float
     released: float
+    coordinator: float = math.nan
+    helper: float = math.nan
+
+
+Made = TypeVar("Made", Job, Found)
 
 
 def table_path() -> Path:
@@ -66,17 +79,18 @@ def one(job: Job) -> tuple[Job, Found]:
     torch.set_num_threads(1)
     choice = TableChoice(table_path(), TARGET, None, ID, PROTECTED)
     table = read_table(choice, split_seed=job.split)
-    options = Options(epsilon=job.epsilon, model=job.model, seed=job.split)
+    options = Options(epsilon=job.epsilon, model=job.model, seed=job.split, privacy=job.privacy)
     request = Request(None, choice, options=options, farms=1)
     with tempfile.TemporaryDirectory() as folder, opened(Path(folder) / "run", {}) as place:
         source = Source(table.dataset, "row")
         table.dataset.save(place.data)
-        plan = training.plan_of(place, source, options, int(time.time()))
+        plan = training.plan_of(place, source, request, int(time.time()))
         result, _ = training.train(place, plan, request, lambda stage, done, total: None)
     watchers = observers(plan.privacy.charges, plan.privacy.delta, plan.privacy.mode, plan.privacy.honest)
     exact = figures.exact(figures.network_of(result), result.platt, table.dataset.split()[1])
     charged = figures.charged(result, watchers)
-    numbers = (exact.auc, exact.ece, charged.private_auc, charged.private_auc_se, watchers.released_models)
+    seen = (watchers.released_models, watchers.coordinator, watchers.helper)
+    numbers = (exact.auc, exact.ece, charged.private_auc, charged.private_auc_se, *seen)
     return job, Found(*(math.nan if n is None else n for n in numbers))
 
 
@@ -100,7 +114,7 @@ def interval(values: list[float]) -> tuple[float, float]:
 
 def row(model: str, epsilon: float, found: dict[Job, Found], bases: dict[int, dict[str, float]]) -> dict[str, float]:
     """Figures of one (model, ε): draws are averaged within a split, intervals run over splits."""
-    mine = {job: f for job, f in found.items() if (job.model, job.epsilon) == (model, epsilon)}
+    mine = {j: f for j, f in found.items() if (j.model, j.epsilon, j.privacy) == (model, epsilon, "central")}
     splits = sorted({job.split for job in mine})
     by_split = {s: [f for job, f in mine.items() if job.split == s] for s in splits}
     areas = [sum(f.auc for f in fs) / len(fs) for fs in by_split.values()]
@@ -169,9 +183,43 @@ def earlier(files: list[Path]) -> tuple[dict[Job, Found], dict[int, dict[str, fl
         raw = json.loads(file.read_text())
         bases |= {int(split): base for split, base in raw["baselines"].items()}
         for run in raw["runs"]:
-            job = Job(**{name: run[name] for name in Job.__dataclass_fields__})
-            found[job] = Found(**{name: run[name] for name in Found.__dataclass_fields__})
+            found[made(Job, run)] = made(Found, run)
     return found, bases
+
+
+def made(kind: type[Made], run: dict[str, Any]) -> Made:
+    """A job or its figures from one run of the JSON; what an older file lacks has its default, null is nan."""
+    known = {f.name: run[f.name] for f in fields(kind) if f.name in run}
+    numbers: dict[str, Any] = {name: math.nan if value is None else value for name, value in known.items()}
+    return kind(**numbers)
+
+
+def save(out: Path, rows: list[dict[str, float]], bases: dict[int, dict[str, float]], found: dict[Job, Found]) -> None:
+    """The JSON beside the page: rows, baselines by split, and every run; nan is written as null."""
+    runs = [{**asdict(job), **asdict(figure)} for job, figure in found.items()]
+    plain = [{name: None if value != value else value for name, value in run.items()} for run in runs]
+    out.with_suffix(".json").write_text(json.dumps({"rows": rows, "baselines": bases, "runs": plain}, indent=1))
+
+
+def helper_only(out: Path, splits: int, draws: int) -> None:
+    """The section on two servers: one process, and every run is kept at once beside those the JSON already holds."""
+    found, bases = earlier([out.with_suffix(".json")])
+    rows = json.loads(out.with_suffix(".json").read_text())["rows"]
+    seeds = range(FIRST_SPLIT, FIRST_SPLIT + splits)
+    for job in [Job("additive", HELPER_EPSILON, s, d, "helper") for d in range(draws) for s in seeds]:
+        if job not in found:
+            found[job] = one(job)[1]
+            save(out, rows, bases, found)
+            print(f"{job} AUC {found[job].auc:.4f} ECE {found[job].ece:.4f}", flush=True)
+        bases |= {job.split: central(job.split)[1]} if job.split not in bases else {}
+    save(out, rows, bases, found)
+    out.write_text(with_section(out.read_text(), helper_section(found, bases)))
+
+
+def helper_section(found: dict[Job, Found], bases: dict[int, dict[str, float]]) -> str:
+    """The section from all runs of mode helper; empty where there are none."""
+    mine = {(job.split, job.draw): f for job, f in found.items() if job.privacy == "helper"}
+    return section(mine, {split: base["central"] for split, base in bases.items()}) if mine else ""
 
 
 def main() -> None:
@@ -184,27 +232,32 @@ def main() -> None:
     parser.add_argument("--epsilons", default=",".join(f"{e:g}" for e in EPSILONS))
     parser.add_argument("--out", type=Path, default=Path("docs/results.md"))
     parser.add_argument("--add", type=Path, action="append", default=[], help="JSON of an earlier, partial run")
+    parser.add_argument("--only", choices=("helper",), help="nothing but this section; the JSON and page must be there")
     parser.add_argument("--quick", action="store_true", help="one split, one draw")
     given = parser.parse_args()
     splits = {"additive": given.splits, "mlp": given.mlp_splits}
     draws = given.draws
     if given.quick:
         splits, draws = dict.fromkeys(splits, 1), 1
+    if given.only == "helper":
+        return helper_only(given.out, splits["additive"], draws)
     epsilons = [float(e) for e in given.epsilons.split(",")]
     models = given.models.split(",")
     seeds = range(FIRST_SPLIT, FIRST_SPLIT + max(splits[m] for m in models))
     jobs = [Job(m, e, s, d) for m in models for e in epsilons for s in seeds[: splits[m]] for d in range(draws)]
     found, bases = earlier(given.add)
+    beside = given.out.with_suffix(".json")  # runs through two servers, made apart, outlive the other tables
+    found |= {j: f for j, f in earlier([beside] if beside.exists() else [])[0].items() if j.privacy == "helper"}
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         bases |= dict(pool.map(central, [seed for seed in seeds if seed not in bases]))
         for job, figure in pool.map(one, [job for job in jobs if job not in found]):
             found[job] = figure
-            print(f"{len(found)}/{len(jobs)} {job} AUC {figure.auc:.4f} ECE {figure.ece:.4f}", flush=True)
+            print(f"{job} AUC {figure.auc:.4f} ECE {figure.ece:.4f}", flush=True)
     rows = [row(m, e, found, bases) for m in models for e in epsilons]
     text = document(rows, bases, draws)
-    detail = [{**asdict(job), **asdict(figure)} for job, figure in found.items()]
     given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.with_suffix(".json").write_text(json.dumps({"rows": rows, "baselines": bases, "runs": detail}, indent=1))
+    save(given.out, rows, bases, found)
+    text = with_section(text, helper_section(found, bases))
     given.out.write_text(text)
     print(text)
 
