@@ -6,6 +6,7 @@ scene without it succeeds.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
@@ -488,7 +489,8 @@ def test_case_42_a_second_attempt_over_one_phone_less(
     """After a sum of n a roster of n − 1 for the same sum: phones that gave shares stay out, the witness signs none."""
     found: dict[str, Any] = {}
     if not noted:  # the control: phones that do not note what they opened would join again
-        monkeypatch.setattr("fl_client.pairing.OPENED", -5)
+        names = itertools.count()
+        monkeypatch.setattr("fl_client.pairing._name", lambda context: str(next(names)))
 
     def again(talk: HostileTalk, answers: Mail) -> Mail:
         second = Talk(talk.strategy, talk.grid, talk.question, talk.nodes[1:], talk.attempt + 1)
