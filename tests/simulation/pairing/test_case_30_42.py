@@ -41,6 +41,7 @@ from model.secagg.messages import (
     Upload,
 )
 
+pytestmark = pytest.mark.integration
 MakeScene = Callable[..., Any]
 Mail = dict[str, bytes]
 Change = Callable[[Any, Mail], Mail]

@@ -1,4 +1,7 @@
-"""200 sums through the driver, phones lost at random at every step: the right sum or a clean end, never a wrong sum."""
+"""Sums through the driver, phones lost at random at every step: the right sum or a clean end, never a wrong sum.
+
+Two hundred such rounds of the protocol alone are in tests/model/secagg; here every step is a Flower message.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from fl_server.paired import PairedStrategy, Talk, place_of
 from model.contract.promise import Neighbours
 from model.errors import RoundError
 
-ROUNDS = 200
+ROUNDS = 40
 RATES = (0.0, 0.01, 0.03, 0.1)
 
 
@@ -29,7 +32,9 @@ class Telling(PairedStrategy):
 
 
 @pytest.mark.integration
-def test_200_rounds_with_drops_at_every_step(make_scene: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rounds_over_messages_with_drops_at_every_step(
+    make_scene: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(paired, "TRIES", 1)
     source, sums, ends = random.Random(11), 0, 0
     for trial in range(ROUNDS):
@@ -50,4 +55,4 @@ def test_200_rounds_with_drops_at_every_step(make_scene: Callable[..., Any], mon
         counted = sorted(place_of(name)[0] - 2 for name in Telling.last.server.counted)
         assert (release.noised == scene.right(release, counted)).all() and release.phones == len(counted) >= 30
         sums += 1
-    assert sums > 50 and ends > 20
+    assert sums > 8 and ends > 4
