@@ -282,7 +282,7 @@ def _mine(sent: Sent, shape: Shape, helper: bool) -> tuple[U64, tuple[U64, U64],
 
 
 def measure(dim: int, repeats: int, source: ByteSource) -> dict[str, float]:
-    """Median processor milliseconds of prover and of each server, and bytes, for an update just within a norm of 2^20."""
+    """Median processor milliseconds of prover and each server, and bytes, for an update just within a norm of 2^20."""
     shape = Shape(dim, 1 << 20)
     random = np.random.Generator(np.random.Philox(dim))
     raw = random.normal(size=dim)
