@@ -99,7 +99,7 @@ def _privacy(summary: Mapping[str, Any]) -> Table:
         table.add_row("holds", "", escape(eps["condition"]))
     if eps["alone_round"] is not None:
         table.add_row("ε of one release", _number(eps["alone_round"]), "if every other phone is hostile")
-    table.add_row("ε in 1 and 5 years", _years(eps["lifetime"]), "taking part every month")
+    table.add_row("ε in 1 and 5 years", _years(eps["lifetime"]), "taking part every month; a phone's yearly cap (ρ .5) may end it earlier")
     charges = ", ".join(f"{c['name']} z {c['noise_multiplier']:.3g}×{c['count']}" for c in eps["charges"])
     table.add_row("charged", str(sum(c["count"] for c in eps["charges"])), escape(charges))
     return table

@@ -26,7 +26,10 @@ from model.privacy.mechanism import MAX_COUNT, NO_HELPER, GaussianRelease
 MODES = ("helper", "pairwise", "central", "local", "off")
 CENTRAL_REASON = "in mode central the coordinator sees sums before it adds the noise, so no finite ε holds against it"
 OFF_REASON = "in mode off no noise is added, so no finite ε holds against anyone"
-HELPER_CONDITION = "as long as coordinator and helper do not pool what they see: each meets the other's noise alone"
+HELPER_CONDITION = (
+    "as long as the two servers do not pool what they see and each really adds its noise: "
+    "each meets the other's noise alone"
+)
 CENTRAL_CONDITION = "as long as the coordinator, which sees every sum, keeps it and the noise to itself"
 LOCAL_CONDITION = "whatever the others do: each phone relies on its own noise alone"
 MONTHS = {"one_year": 12, "five_years": 60}
@@ -136,7 +139,10 @@ def _helper(charges: Charges, delta: float, honest: int) -> Observers:
 
 
 def _pairwise(charges: Charges, delta: float, honest: int) -> Observers:
-    condition = f"provided at least {honest:,} of the phones in every sum are honest"
+    condition = (
+        f"provided at least {honest:,} of the phones in every sum are honest, at most the plan's share of them is "
+        "corrupt, and the witness does not collude with the server"
+    )
     alone = max((_one(c, delta, honest) for c in charges), default=0.0)
     return replace(_local(charges, delta, honest), condition=condition, alone_round=_finite(alone))
 

@@ -82,6 +82,7 @@ def test_what_protects_nobody_is_red(summary: dict[str, Any], words: str) -> Non
 def test_every_observer_is_shown_with_its_reason_or_its_condition() -> None:
     central = shown(SUMMARY)
     assert "no helper" in central and "6.1 / 16.1" in central and "alone" not in central
+    assert "yearly cap (ρ .5) may end it earlier" in central
     helper = changed(
         epsilon__coordinator=0.98, epsilon__coordinator_reason="", epsilon__helper=0.97, epsilon__helper_reason="",
         epsilon__condition="unless both collude", epsilon__mode="helper",

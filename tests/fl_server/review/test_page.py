@@ -95,6 +95,7 @@ def test_every_observer_and_the_years_are_on_the_page(made: Any) -> None:
         f"{98 / json.loads((made.folder / 'summary.json').read_text())['epsilon']['budget']:.1f} % of the plan's budget"
         in text
     )
+    assert "of the releases by replace-one)" in text and "(ρ .5) may end it earlier" in text
     many = changed(made, lambda raw: raw["epsilon"].update({"alone_round": 99.7, "lifetime": None}))
     assert "one phone alone leaves ε 99.7 a release" in many and "in one year and" not in many
 

@@ -51,7 +51,7 @@ def test_helper_meets_either_server_under_the_others_noise_alone(q: float) -> No
     assert seen.released_models == released([training(20.0 * math.sqrt(2), q=q)], DELTA)
     assert seen.participation_viewer == released([training(20.0 * math.sqrt(2))], DELTA)
     assert seen.released_models <= seen.participation_viewer < seen.coordinator
-    assert "do not pool" in seen.condition and seen.alone_round is None
+    assert "do not pool what they see and each really adds its noise" in seen.condition and seen.alone_round is None
 
 
 def test_pairwise_and_local_claim_no_amplification_and_name_what_they_rest_on() -> None:
@@ -61,6 +61,8 @@ def test_pairwise_and_local_claim_no_amplification_and_name_what_they_rest_on() 
         seen = observers(charges, DELTA, mode, honest)
         assert seen.released_models == seen.participation_viewer == seen.coordinator == alone
         assert seen.helper is None and seen.helper_reason == NO_HELPER and words in seen.condition
+        further = ("plan's share of them is corrupt", "the witness does not collude with the server")
+        assert all((part in seen.condition) == (mode == "pairwise") for part in further)
 
 
 def test_one_honest_phone_among_sybils_keeps_little() -> None:
