@@ -11,10 +11,11 @@ from flwr.serverapp.strategy import Result
 
 from fl_server.cohort import select
 from fl_server.coordinator import Coordinator, Question
+from fl_server.ingress import one_line
+from fl_server.ingress_steps import PART, OpenStep, read_mail
 from fl_server.rounds import Phase, Release
 from fl_server.seat import Seat
 from fl_server.strategy import Clock, FederationStrategy, reason, write_question
-from model.contract.pairing import PairingMessage
 from model.errors import ContractError, RoundError
 from model.secagg.context import Context
 from model.secagg.fixedpoint import Units
@@ -23,7 +24,6 @@ from model.secagg.pairwise_server import PairwiseServer
 from model.secagg.terms import ATTEMPTS, SurvivorList, Terms
 from model.secagg.witness import Witness
 
-PART = "pairing"
 TRIES = 3  # attempts at one sum before the run ends; the witness signs ATTEMPTS in all, so a resumed run has more
 MOST_NAMED = 100  # sentences about phones left out, in one release
 Mail = Mapping[str, bytes]
@@ -197,49 +197,24 @@ class Talk:
         if not reply.has_content():
             self._name(f"node {node}: {reason(reply)}")
             return None
+        open_step = self._open(step)
         try:
-            found = read_mail(reply.content)
+            mail = read_mail(reply.content, range(open_step.most_phones) if step == "advertise" else asked, open_step)
         except ContractError as error:
-            self._name(f"node {node}: {error}")
+            self._name(f"node {node}: {one_line(error)}")
             return None
-        return {number: body for number, data in found.items() if (body := self._body(node, step, data, number, asked))}
+        for why in mail.refused:
+            self._name(f"node {node}: {why}")
+        return mail.bodies
 
-    def _body(self, node: int, step: str, data: bytes, number: int, asked: Mapping[int, bytes]) -> bytes | None:
-        place = self.server.context
-        try:
-            told = PairingMessage.from_bytes(data, step)
-        except ContractError as error:
-            self._name(f"node {node}: {error}")
-            return None
-        said = (told.plan_digest, told.kind, told.round, told.attempt, told.step)
-        if said != (place.plan_digest, place.kind, place.round, self.attempt, step):
-            self._name(f"node {node} answered another step than {step}; ask it again in the next attempt")
-            return None
+    def _open(self, step: str) -> OpenStep:
+        """The step as the door knows it: the sum, the attempt, and how much a node may say."""
         most = 1 if self.strategy.field else self.question.phase.population
-        if not 0 <= number < most or (step != "advertise" and number not in asked):
-            self._name(f"node {node} answered for a phone that was not asked to {step}")
-            return None
-        return told.body
+        return OpenStep(step, self.server.context, self.attempt, self.server.terms.neighbours, most)
 
     def _name(self, why: str) -> None:
         if len(self.refused) < MOST_NAMED:
             self.refused.append(why)
-
-
-def read_mail(content: RecordDict) -> dict[int, bytes]:
-    """Messages by phone number in a node's reply. ContractError for any other record, key or type (cases 8, 14)."""
-    parts = content.config_records.get(PART)
-    if parts is None or len(content) != 1 or set(parts) != {"attempt", "phones", "messages"}:
-        raise ContractError("a reply has other parts than spec 13.15 names; use the same release on both sides")
-    phones, messages = parts["phones"], parts["messages"]
-    if not isinstance(phones, list) or not isinstance(messages, list) or len(phones) != len(messages):
-        raise ContractError("a reply's phones and messages are lists of one length; use the same release on both sides")
-    found: dict[int, bytes] = {}
-    for number, data in zip(phones, messages, strict=True):
-        if type(number) is not int or not isinstance(data, bytes) or number in found:
-            raise ContractError("a reply names each of its phones once, with bytes; use the same release on both sides")
-        found[number] = data
-    return found
 
 
 def name_of(node: int, number: int) -> str:
