@@ -13,6 +13,7 @@ from model.errors import BudgetError, ContractError, PolicyError, RoundError, Sc
 from model.policy.rules import load_pack, require_allowed
 from model.privacy.accountant import released
 from model.privacy.mechanism import GaussianRelease
+from model.secagg.room import require_no_wrap
 
 
 class Refused(RoundError):
@@ -78,6 +79,7 @@ def wanted(plan: TrainingPlan, kind: str, round_: int) -> Wanted:
         raise Refused("charge", f"the plan's {kind} release has too little noise to hide a phone: {error}") from error
     if sigma == 0:
         raise Refused("charge", f"the plan's {kind} release has no noise; a helper adds masks under noise alone")
+    _require_room(plan)
     return Wanted(kind, round_, unamplified(charges[0]), population(plan, kind), sigma)
 
 
@@ -136,6 +138,16 @@ def _require_plan_in_budget(plan: TrainingPlan) -> None:
             f"the plan's releases cost ε {cost:.4g} of {plan.privacy.epsilon_budget:g} against a coordinator that sees "
             "who takes part; add noise or take fewer rounds",
         )
+
+
+def _require_room(plan: TrainingPlan) -> None:
+    """A sum that wraps is not the sum: its release would be of something that nobody charged for (case 41)."""
+    try:
+        require_no_wrap(plan)
+    except RoundError as error:
+        raise Refused("wrap", str(error)) from error
+    except BudgetError as error:
+        raise Refused("charge", f"a release of the plan has too little noise to hide a phone: {error}") from error
 
 
 def _require_cover(plan: TrainingPlan, kind: str, charge: GaussianRelease) -> None:

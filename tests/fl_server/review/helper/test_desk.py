@@ -138,6 +138,18 @@ def test_a_charge_that_does_not_cover_its_release(bench: Bench, desk: HelperDesk
     answered(bench, desk)
 
 
+def test_case_41_a_plan_whose_sums_could_wrap(bench: Bench, desk: HelperDesk) -> None:
+    plan = bench.plan(grid_scale=1 << 26)
+    told = refused(bench, desk, bench.request(plan))
+    assert told.code == "wrap" and "smaller grid scale" in told.sentence
+    knots, training, _ = plan.privacy.charges
+    for kind, round_ in (("knots", 0), ("train", 2), ("evaluate", 4)):  # whichever of its sums is asked for
+        assert refused(bench, desk, bench.request(plan, kind=kind, round=round_)).code == "wrap"
+    quiet = bench.plan(charges=(replace(knots, noise_multiplier=1e-9), training), epsilon_budget=1e30)
+    assert refused(bench, desk, bench.request(quiet)).code in ("charge", "budget")  # of a sum not asked for
+    answered(bench, desk)
+
+
 def test_below_the_minimum_cohort_and_above_the_population(bench: Bench, desk: HelperDesk) -> None:
     plan = bench.plan()
     assert refused(bench, desk, bench.request(plan, count=29)).code == "cohort"
@@ -193,7 +205,7 @@ def test_case_40_seeds_for_another_sum_do_not_open(bench: Bench, desk: HelperDes
 
 def test_a_seed_changed_in_any_byte_is_no_second_message(bench: Bench, desk: HelperDesk) -> None:
     """A sealed seed that opened in another guise would be one phone's mask under two names."""
-    plan = bench.plan(phones=2000)
+    plan = bench.plan(phones=2000, grid_scale=1 << 18)
     good = [each.seed for each in bench.phones(bench.context(plan))]
     number, bits = int.from_bytes(good[0], "big"), range(8 * SEED_BYTES)
     twins = [(number ^ 1 << bit).to_bytes(SEED_BYTES, "big") for bit in bits]
@@ -202,7 +214,7 @@ def test_a_seed_changed_in_any_byte_is_no_second_message(bench: Bench, desk: Hel
 
 
 def test_more_strays_than_a_refusal_names(bench: Bench, desk: HelperDesk) -> None:
-    plan = bench.plan(phones=2000)
+    plan = bench.plan(phones=2000, grid_scale=1 << 18)
     seeds = b"".join(place.to_bytes(SEED_BYTES, "big") for place in range(MAX_NAMED + 1))
     told = refused(bench, desk, bench.request(plan, seeds=seeds))
     assert told.sentence.startswith(f"{MAX_NAMED + 1} of") and len(told.messages) == MAX_NAMED
