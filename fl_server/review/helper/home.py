@@ -6,28 +6,24 @@ and helper.sqlite. The home appears whole or not at all.
 
 from __future__ import annotations
 
-import datetime
-import ipaddress
 import json
+import math
 import os
+import shutil
 import stat
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from cryptography.exceptions import UnsupportedAlgorithm
 
-from model.canonical import sha256_hex
+from fl_server.review.helper.certificate import certificate_digest, require_names, require_pair, self_signed
 from model.contract.envelope import SigningKey
 from model.contract.sealed import RecipientKey
 from model.errors import ContractError, InputError
 
 ROLES = ("coordinator", "reviewer")
-CERTIFICATE_DAYS = 3650  # it is pinned, so it ends when the home does, not by the calendar
 NAMES = ("localhost", "127.0.0.1")
 
 
@@ -37,6 +33,14 @@ class Settings:
 
     allow_test_noise: bool = False
     yearly_epsilon: float | None = None
+
+    def __post_init__(self) -> None:
+        """InputError for a value of another type, and for a cap that caps nothing (NaN, negative, infinite)."""
+        if not isinstance(self.allow_test_noise, bool):
+            raise InputError(f"allow_test_noise is {self.allow_test_noise!r}; use true or false")
+        cap = self.yearly_epsilon
+        if cap is not None and (isinstance(cap, bool) or not isinstance(cap, int | float) or not 0 <= cap < math.inf):
+            raise InputError(f"the yearly ε is {cap!r}; use a number from 0, or leave it out for no cap")
 
 
 @dataclass(frozen=True)
@@ -57,15 +61,22 @@ class HelperHome:
         settings: Settings | None = None,
         names: Sequence[str] = NAMES,
     ) -> HelperHome:
-        """Make a home with fresh keys and a certificate for `names`; InputError where something stands already."""
+        """Make a home with fresh keys and a certificate for `names`; InputError where something stands already.
+
+        Whatever ends this early leaves no file behind: a draft holds private keys.
+        """
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise InputError(f"{path} exists and is not an empty folder; name a new folder for the helper's home")
+        require_names(names)
         named = _trust_text(trust) if trust else b""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             draft = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-            _write_home(draft, named, settings or Settings(), names)
-            os.replace(draft, path)
+            try:
+                _write_home(draft, named, settings or Settings(), names)
+                os.replace(draft, path)
+            finally:
+                shutil.rmtree(draft, ignore_errors=True)  # nothing is there once it has become the home
         except OSError as error:
             raise InputError(f"{path} cannot be written ({error.strerror}); name a folder you may write") from error
         return cls.open(path)
@@ -77,10 +88,12 @@ class HelperHome:
             settings = Settings(**json.loads((path / "settings.json").read_text("utf-8")))
             signing = SigningKey.from_private_bytes(_read_private(path / "keys" / "signing.key"))
             hpke = RecipientKey.from_private_bytes(_read_private(path / "keys" / "hpke.key"))
-            _read_private(path / "keys" / "tls.key")
+            require_pair((path / "tls.pem").read_bytes(), _read_private(path / "keys" / "tls.key"))
         except FileNotFoundError as error:
+            if (path / "settings.json").exists():
+                raise InputError(f"the helper's home {path} lacks {error.filename}; make a new home") from error
             raise InputError(f"{path} is no helper's home; make one with `pocketscore-review helper init`") from error
-        except (OSError, TypeError, ValueError, ContractError) as error:
+        except (OSError, TypeError, ValueError, RecursionError, UnsupportedAlgorithm, ContractError) as error:
             raise InputError(f"the helper's home {path} is malformed ({error}); make a new one") from error
         held = path / "trust.json"
         return cls(path, signing, hpke, settings, read_trust(held) if held.exists() else {})
@@ -89,7 +102,7 @@ class HelperHome:
         """This home once it trusts these keys, which are set once; InputError where it trusts others already."""
         if self.trust and dict(self.trust) != dict(trust):
             raise InputError("the helper already trusts other keys; make a new home for another coordinator")
-        _write(self.path / "trust.json", _trust_text(trust))
+        write_file(self.path / "trust.json", _trust_text(trust))
         return HelperHome.open(self.path)
 
     @property
@@ -105,8 +118,7 @@ class HelperHome:
     @property
     def fingerprint(self) -> str:
         """SHA-256 (hex) of the certificate's DER form."""
-        found = x509.load_pem_x509_certificate(self.certificate.read_bytes())
-        return sha256_hex(found.public_bytes(serialization.Encoding.DER))
+        return certificate_digest(self.certificate.read_bytes())
 
     def about(self) -> dict[str, str]:
         """What a plan and a coordinator must name, in hex: both public keys and the certificate's fingerprint."""
@@ -132,40 +144,14 @@ def read_trust(path: Path) -> dict[str, bytes]:
 
 def _write_home(home: Path, trust: bytes, settings: Settings, names: Sequence[str]) -> None:
     (home / "keys").mkdir(mode=0o700)
-    _write(home / "keys" / "signing.key", SigningKey.generate().private_bytes())
-    _write(home / "keys" / "hpke.key", RecipientKey.generate().private_bytes())
+    write_file(home / "keys" / "signing.key", SigningKey.generate().private_bytes())
+    write_file(home / "keys" / "hpke.key", RecipientKey.generate().private_bytes())
     certificate, key = self_signed(names)
-    _write(home / "keys" / "tls.key", key)
-    _write(home / "tls.pem", certificate, 0o644)
-    _write(home / "settings.json", json.dumps(asdict(settings), indent=2).encode())
+    write_file(home / "keys" / "tls.key", key)
+    write_file(home / "tls.pem", certificate, 0o644)
+    write_file(home / "settings.json", json.dumps(asdict(settings), indent=2).encode())
     if trust:
-        _write(home / "trust.json", trust)
-
-
-def self_signed(names: Sequence[str], days: int = CERTIFICATE_DAYS) -> tuple[bytes, bytes]:
-    """A certificate for `names` that vouches for itself alone (no CA), and its P-256 key, both PEM."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "pocketscore helper")])
-    now = datetime.datetime.now(datetime.UTC)
-    made = (
-        x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(days=days))
-        .add_extension(x509.SubjectAlternativeName([_name(name) for name in names]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    return made.public_bytes(serialization.Encoding.PEM), private
-
-
-def _name(name: str) -> x509.GeneralName:
-    try:
-        return x509.IPAddress(ipaddress.ip_address(name))
-    except ValueError:
-        return x509.DNSName(name)
+        write_file(home / "trust.json", trust)
 
 
 def _trust_text(trust: Mapping[str, bytes]) -> bytes:
@@ -175,7 +161,7 @@ def _trust_text(trust: Mapping[str, bytes]) -> bytes:
     return json.dumps({role: {"public": trust[role].hex()} for role in ROLES}, indent=2).encode()
 
 
-def _write(path: Path, data: bytes, mode: int = 0o600) -> None:
+def write_file(path: Path, data: bytes, mode: int = 0o600) -> None:
     """A new file with `data`, of that mode from its first byte on, replacing what stood there at once."""
     handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     with os.fdopen(handle, "wb") as file:

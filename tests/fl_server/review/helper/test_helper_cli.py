@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fl_server.review.__main__ import app
+from fl_server.review.helper import home as home_module
 from fl_server.review.helper.home import HelperHome, Settings
 from model.contract.envelope import SigningKey
 from model.errors import InputError
@@ -84,6 +85,69 @@ def test_a_home_that_is_none_or_open_to_others(tmp_path: Path) -> None:
     assert run("key", tmp_path / "h").exit_code == 0
     (tmp_path / "h" / "settings.json").write_text('{"odd": 1}')
     assert "malformed" in str(run("key", tmp_path / "h").exception)
+
+
+@pytest.mark.parametrize("name", ["héllo.example", "", " ", "a b", "a..b", "-a.example", "x" * 254, "a/b", "a\n"])
+def test_a_host_name_that_is_none_leaves_nothing_behind(tmp_path: Path, name: str) -> None:
+    done = run("init", tmp_path / "h", "--name", "fine.example", "--name", name)
+    assert isinstance(done.exception, InputError) and "host name" in str(done.exception)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["h", "Helper-1.example", "_a.b", "10.0.0.1", "::1", "xn--hllo-bpa.example"])
+def test_control_of_host_names(tmp_path: Path, name: str) -> None:
+    assert run("init", tmp_path / "h", "--name", name).exit_code == 0
+
+
+def test_an_init_that_fails_half_way_leaves_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(names: Any) -> Any:
+        raise ValueError("in the middle")
+
+    monkeypatch.setattr(home_module, "self_signed", fail)
+    assert "in the middle" in str(run("init", tmp_path / "h").exception)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("cap", ["nan", "inf", "-1"])
+def test_a_yearly_cap_that_caps_nothing(tmp_path: Path, cap: str) -> None:
+    assert run("init", tmp_path / "h", "--yearly-epsilon", cap).exit_code != 0
+    assert not (tmp_path / "h").exists()
+    assert run("init", tmp_path / "h", "--yearly-epsilon", "0.5").exit_code == 0
+
+
+SETTINGS = [
+    *(f'{{"yearly_epsilon": {cap}}}' for cap in ("NaN", "Infinity", "-1", '"2"', "true", "[]")),
+    *(f'{{"allow_test_noise": {flag}}}' for flag in ("1", '"yes"', "null")),
+    *("[]", "null", "", "[" * 100_000),
+]
+
+
+@pytest.mark.parametrize("text", SETTINGS)
+def test_settings_that_are_none(tmp_path: Path, text: str) -> None:
+    run("init", tmp_path / "h")
+    (tmp_path / "h" / "settings.json").write_text(text)
+    assert isinstance(run("key", tmp_path / "h").exception, InputError)
+
+
+@pytest.mark.parametrize("name", ["tls.pem", "keys/tls.key", "keys/signing.key", "keys/hpke.key"])
+def test_a_home_with_a_file_damaged_or_gone(tmp_path: Path, name: str) -> None:
+    run("init", tmp_path / "h")
+    file = tmp_path / "h" / name
+    file.write_bytes(b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+    for command in ("key", "serve", "log", "ledger"):
+        done = run(command, tmp_path / "h")
+        assert isinstance(done.exception, InputError) and "malformed" in str(done.exception)
+    file.unlink()
+    done = run("serve", tmp_path / "h")
+    assert isinstance(done.exception, InputError) and f"lacks {file}" in str(done.exception)
+
+
+def test_a_certificate_of_another_key(tmp_path: Path) -> None:
+    for name in ("h", "other"):
+        run("init", tmp_path / name)
+    (tmp_path / "h" / "tls.pem").write_bytes((tmp_path / "other" / "tls.pem").read_bytes())
+    done = run("serve", tmp_path / "h")
+    assert isinstance(done.exception, InputError) and "not the certificate of" in str(done.exception)
 
 
 def test_log_and_ledger_of_a_helper_that_never_served(tmp_path: Path) -> None:

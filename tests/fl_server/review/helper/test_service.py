@@ -21,8 +21,8 @@ from fastapi import HTTPException
 
 from fl_server.helper_https import HelperRefused, HttpsHelper
 from fl_server.review.helper import service
+from fl_server.review.helper.certificate import self_signed
 from fl_server.review.helper.desk import HelperDesk
-from fl_server.review.helper.home import self_signed
 from fl_server.review.helper.records import read_log
 from fl_server.review.helper.service import make_app
 from model.contract.caller import HEADER, caller_header
