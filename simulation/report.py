@@ -14,6 +14,8 @@ from rich.table import Table
 MOST_GROUPS = 8
 ONLY = "[dim]simulation only[/dim]"
 OTHERS = "under the noise it does not make"
+MONTHLY = "taking part every month; a phone's yearly cap (ρ .5) may end it earlier"
+ONE_HAND = "simulation: both servers in one hand, so nothing was really held apart"
 CHARGED = "[green]charged[/green]"
 
 
@@ -33,7 +35,7 @@ def show(console: Console, summary: Mapping[str, Any], notes: Sequence[str], dec
     if summary["release"] is None:
         reasons = "; ".join(summary["gate"]["reasons"])
         console.print(f"[bold yellow]no release: the gate refused the model: {escape(reasons)}[/bold yellow]")
-    for note in notes:
+    for note in (*([ONE_HAND] if summary.get("one_hand") else []), *notes):
         console.print(f"[yellow]•[/yellow] {escape(note)}")
 
 
@@ -99,7 +101,7 @@ def _privacy(summary: Mapping[str, Any]) -> Table:
         table.add_row("holds", "", escape(eps["condition"]))
     if eps["alone_round"] is not None:
         table.add_row("ε of one release", _number(eps["alone_round"]), "if every other phone is hostile")
-    table.add_row("ε in 1 and 5 years", _years(eps["lifetime"]), "taking part every month; a phone's yearly cap (ρ .5) may end it earlier")
+    table.add_row("ε in 1 and 5 years", _years(eps["lifetime"]), MONTHLY)
     charges = ", ".join(f"{c['name']} z {c['noise_multiplier']:.3g}×{c['count']}" for c in eps["charges"])
     table.add_row("charged", str(sum(c["count"] for c in eps["charges"])), escape(charges))
     return table

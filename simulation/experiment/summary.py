@@ -41,8 +41,9 @@ def summarise(
     engine: Mapping[str, Any],
     seconds: Mapping[str, float],
     reached: Mapping[str, Any] | None = None,
+    one_hand: bool = False,
 ) -> dict[str, Any]:
-    """All of spec 12, plain values."""
+    """All of spec 12, plain values. `one_hand`: both servers of mode helper were this simulation's own (13.10.8)."""
     training = {charge.name: charge for charge in plan.privacy.charges}.get("training")
     charged, scores = released.figures, lent.scores
     return {
@@ -53,6 +54,7 @@ def summarise(
         "participation": plan.participation,
         "clip": plan.local.clip_norm,
         "aggregation": plan.aggregation,
+        "one_hand": one_hand,
         "noise_multiplier": training.noise_multiplier if training else 0.0,
         "epsilon": {
             "released_models": observers.released_models,

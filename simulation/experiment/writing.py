@@ -69,6 +69,7 @@ def _summary(
         engine=engine_of(outcome),
         seconds=seconds,
         reached=reach.short(outcome.reach),
+        one_hand=outcome.plan.privacy.mode == "helper" and outcome.request.helper is None,
     )
 
 

@@ -135,6 +135,15 @@ def test_noise_0_turns_privacy_off_says_so_in_red_and_releases_nothing(cli: Cli,
     assert (summary["epsilon"]["mode"], summary["epsilon"]["released_models"]) == ("off", None)
     assert summary["noise_multiplier"] == 0 and not (tmp_path / "run" / "tuf").exists()
     assert "no release" in said.out and "no finite epsilon" in said.out
+    assert summary["one_hand"] is False and "in one hand" not in said.out
+
+
+def test_two_servers_in_one_process_are_said_to_be_in_one_hand(cli: Cli, tmp_path: Path) -> None:
+    arguments = ("--phones", 300, "--privacy", "helper", "--rounds", 1, "--score", 0, "--no-baselines", "--out")
+    said = cli("simulate", *arguments, tmp_path / "run")
+    assert said.code == 0 and "both servers in one hand, so nothing was really held apart" in said.out
+    assert json.loads((tmp_path / "run" / "summary.json").read_text("utf-8"))["one_hand"] is True
+    assert "nothing was really held apart" in (tmp_path / "run" / "report.html").read_text("utf-8")
 
 
 @pytest.mark.integration

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -196,5 +197,6 @@ def test_four_commands_make_a_run_with_two_servers(tmp_path: Path) -> None:
         run = ["--phones", "1500", "--rounds", "2", "--score", "0", "--no-baselines", "--privacy", "helper"]
         do("simulation", "simulate", *run, "--helper", "helper", "--keys", "keys", "--out", "run")
     assert "every check holds" in do("fl_server.review", "check", "run")
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["one_hand"] is False
     rounds = [("train", 1), ("train", 2)]
     assert drawn(HelperHome.open(tmp_path / "helper")) == [("knots", 0), *rounds, ("calibrate", 3), ("evaluate", 4)]

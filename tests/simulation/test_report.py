@@ -91,6 +91,7 @@ def test_every_observer_is_shown_with_its_reason_or_its_condition() -> None:
     assert all(
         words in text for words in ("0.9800", "0.9700", "unless both collude", "under the noise it does not make")
     )
+    assert "in one hand" not in text and "nothing was really held apart" in shown(helper | {"one_hand": True})
     assert "99.7000" in shown(changed(epsilon__alone_round=99.7)) and "1 and 5 years" in central
     assert "–" in shown(changed(epsilon__lifetime=None))
 

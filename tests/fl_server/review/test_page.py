@@ -96,6 +96,10 @@ def test_every_observer_and_the_years_are_on_the_page(made: Any) -> None:
         in text
     )
     assert "of the releases by replace-one)" in text and "(ρ .5) may end it earlier" in text
+    assert "in one hand" not in text
+    assert "both servers in one hand, so nothing was really held apart" in changed(
+        made, lambda raw: raw.update({"one_hand": True})
+    )
     many = changed(made, lambda raw: raw["epsilon"].update({"alone_round": 99.7, "lifetime": None}))
     assert "one phone alone leaves ε 99.7 a release" in many and "in one year and" not in many
 
