@@ -61,10 +61,14 @@ def signed_refusal(key: SigningKey, asked: Asked, refused: Refused, now: int) ->
 def entry(
     event: str, asked: Asked, now: int, *, code: str = "", sentence: str = "", answer: str = ""
 ) -> dict[str, Any]:
-    """A log entry: what happened to which batch of which plan; `answer` is the digest of what was signed."""
+    """A log entry: what happened to which batch of which plan; `answer` is the digest of what was signed.
+
+    `release` is for the store to fill, where the event is a reservation: the digest of the row it keeps.
+    """
     place = {"plan_digest": asked.plan_digest, "kind": asked.kind, "round": asked.round}
     batch = {"batch_digest": asked.batch_digest, "phones": asked.phones}
-    return {"event": event, "when": now, **place, **batch, "code": code, "sentence": sentence, "answer": answer}
+    told = {"code": code, "sentence": sentence, "answer": answer, "release": ""}
+    return {"event": event, "when": now, **place, **batch, **told}
 
 
 def one_line(sentence: str) -> str:

@@ -74,7 +74,7 @@ def log(home: Home, json_: AsJson = False) -> None:
     from fl_server.review.helper.records import read_log
 
     opened = HelperHome.open(home)
-    entries = read_log(opened.store, opened.signing.public_bytes) if opened.store.exists() else []
+    entries = read_log(opened.store, opened.signing.public_bytes)
     if json_:
         print(json.dumps({"entries": entries}, indent=2, ensure_ascii=False))
         return

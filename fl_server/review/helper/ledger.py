@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from fl_server.review.helper.home import HelperHome
-from fl_server.review.helper.records import Kept, check_log, reading, select
+from fl_server.review.helper.records import Kept, read_all
 from model.privacy.accountant import released
 from model.privacy.mechanism import GaussianRelease
 
@@ -28,12 +28,8 @@ class PlanSpent:
 
 
 def spent_by_plan(home: HelperHome) -> list[PlanSpent]:
-    """One line a plan, in order of first release; RunError where the log beside it does not hold."""
-    if not home.store.exists():
-        return []
-    with reading(home.store) as db:
-        check_log(db, home.signing.public_bytes)
-        every = select(db, "", ())
+    """One line a plan, in order of first release; RunError where the store does not hold."""
+    _, every = read_all(home.store, home.signing.public_bytes)
     plans = dict.fromkeys(kept.plan_digest for kept in every)
     return [_spent([kept for kept in every if kept.plan_digest == digest]) for digest in plans]
 

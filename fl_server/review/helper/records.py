@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from model.canonical import decode, sha256_hex
-from model.contract.envelope import Signed, keyid, verify
-from model.errors import RunError
+from fl_server.review.helper.mark import damaged, read_head, read_mark, require_mark
+from model.canonical import decode, encode, sha256_hex
+from model.contract.envelope import Signed
+from model.errors import ContractError, RunError
 from model.privacy.mechanism import GaussianRelease
 
-HEAD = "helper-head/1"
 GENESIS = "0" * 64
 COLUMNS = (
     "plan_digest",
@@ -53,9 +54,19 @@ class Kept:
 
 
 def read_log(path: Path, public: bytes) -> list[dict[str, Any]]:
-    """Every log entry, oldest first, after checking chain and signed head; reads beside a running helper."""
+    """Every log entry, oldest first, after checking the store; reads beside a running helper, [] before the first."""
+    return read_all(path, public)[0]
+
+
+def read_all(path: Path, public: bytes) -> tuple[list[dict[str, Any]], list[Kept]]:
+    """Log and releases of the store at `path`, checked as when it is served; RunError where it does not hold."""
+    mark = read_mark(path, public)  # before the store, which may move on meanwhile
+    if not path.exists():
+        require_mark(path, mark, [])
+        return [], []
     with reading(path) as db:
-        return check_log(db, public)
+        entries = check_store(db, path, public, mark)
+        return entries, select(db, "", ())
 
 
 @contextmanager
@@ -80,31 +91,75 @@ def _kept(row: dict[str, Any]) -> Kept:
     return Kept(**{**row, "charge": charge, "answer": row["answer"] or b""})
 
 
-def check_log(db: sqlite3.Connection, public: bytes) -> list[dict[str, Any]]:
-    """Every log entry, oldest first; RunError unless the chain is whole and ends at the head signed by `public`."""
-    previous = GENESIS
+def row_digest(row: Mapping[str, Any]) -> str:
+    """What a log entry says of a release's row, all of it: SHA-256 (hex) of COLUMNS as a canonical map.
+
+    `charge` is in canonical bytes. δ and budget are numbers that SQLite keeps as floats, whatever they came as.
+    """
+    return sha256_hex(encode({**row, "delta": float(row["delta"]), "budget": float(row["budget"])}))
+
+
+def check_store(db: sqlite3.Connection, path: Path, public: bytes, mark: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Every log entry, oldest first; RunError unless log, head, mark, releases and messages all agree."""
+    try:
+        entries, digests = _chain(db, path)
+        row = db.execute("SELECT signed FROM head").fetchone()
+        head = read_head(row[0], public) if row is not None else {"size": 0, "digest": GENESIS}
+        if head != {"size": len(entries), "digest": digests[-1] if digests else GENESIS}:
+            raise damaged(path, "has a log that does not end at its signed head")
+        require_mark(path, mark, digests)
+        if _held(db) != _logged(entries):
+            raise damaged(path, "has releases that are not those of its log")
+        if _opened(db) != {each[0]: each[1] for each in db.execute("SELECT id, batch_digest FROM releases")}:
+            raise damaged(path, "has opened messages that are not those of its log")
+        return entries
+    except (KeyError, TypeError, ValueError, AttributeError, ContractError) as error:
+        raise damaged(path, f"holds a record that is damaged ({error})") from error
+
+
+def _chain(db: sqlite3.Connection, path: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """The log's entries and the digest of each; RunError unless each names the one before."""
     entries: list[dict[str, Any]] = []
+    digests = [GENESIS]
     for place, body, digest in db.execute("SELECT place, entry, digest FROM log ORDER BY place"):
-        entry = decode(body)
-        due = len(entries)
-        if sha256_hex(body) != digest or (place, entry["index"], entry["previous"]) != (due, due, previous):
-            raise RunError(f"the helper's log was edited at entry {due}; serve no more from it, make a new home")
+        entry, due = decode(body), len(entries)
+        if not isinstance(entry, dict) or sha256_hex(body) != digest:
+            raise damaged(path, f"has a log that was edited at entry {due}")
+        if (place, entry["index"], entry["previous"]) != (due, due, digests[-1]):
+            raise damaged(path, f"has a log that was edited at entry {due}")
         entries.append(entry)
-        previous = digest
-    row = db.execute("SELECT signed FROM head").fetchone()
-    head = {"size": 0, "digest": GENESIS}
-    if row is not None:
-        head = verify(Signed.from_bytes(row[0]), HEAD, {keyid(public): public})
-    if head != {"size": len(entries), "digest": previous}:
-        raise RunError("the helper's log does not end at its signed head; serve no more from it, make a new home")
-    return entries
+        digests.append(digest)
+    return entries, digests[1:]
 
 
-def check_releases(db: sqlite3.Connection, entries: Iterable[dict[str, Any]]) -> None:
-    """RunError unless releases and opened messages are just those that the log says were reserved."""
-    names = ("plan_digest", "kind", "round", "batch_digest", "phones")
-    logged = [tuple(each[name] for name in names) for each in entries if each["event"] == "reserved"]
-    held = db.execute(f"SELECT {', '.join(names)} FROM releases ORDER BY id").fetchall()
-    count = db.execute("SELECT count(*) FROM messages").fetchone()[0]
-    if held != logged or count != sum(each[-1] for each in logged):
-        raise RunError("the helper's releases are not those of its log; serve no more from it, make a new home")
+def _logged(entries: Iterable[dict[str, Any]]) -> list[list[Any]]:
+    """Each release as the log tells of it: [digest of its row, state, digest of what was signed]."""
+    found: dict[tuple[Any, ...], list[Any]] = {}
+    for each in entries:
+        place = tuple(each.get(name) for name in ("plan_digest", "kind", "round"))
+        if each["event"] == "reserved":
+            found[place] = [each["release"], "reserved", ""]
+        elif each["event"] in ("answered", "void"):
+            found[place][1:] = [each["event"], each["answer"]]
+    return list(found.values())
+
+
+def _held(db: sqlite3.Connection) -> list[list[Any]]:
+    """The same of the tables. A batch's messages are bound by its `batch_digest`."""
+    rows = db.execute(f"SELECT {', '.join(COLUMNS)}, state, answer FROM releases ORDER BY id")
+    return [
+        [
+            row_digest(dict(zip(COLUMNS, row, strict=True))),
+            state,
+            Signed.from_bytes(answer).payload_digest if answer else "",
+        ]
+        for *row, state, answer in rows
+    ]
+
+
+def _opened(db: sqlite3.Connection) -> dict[int, str]:
+    """The batch digest of each release's messages, by the release's id; in order of message, as 13.5 names a batch."""
+    batches: dict[int, Any] = {}
+    for each, release in db.execute("SELECT id, release FROM messages ORDER BY id"):
+        batches.setdefault(release, hashlib.sha256()).update(each)
+    return {release: batch.hexdigest() for release, batch in batches.items()}

@@ -16,7 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fl_server.review.helper.records import COLUMNS, GENESIS, HEAD, Kept, check_log, check_releases, select
+from fl_server.review.helper.mark import HEAD, damaged, keep_mark, read_mark
+from fl_server.review.helper.records import COLUMNS, GENESIS, Kept, check_store, row_digest, select
 from model.canonical import encode, sha256_hex
 from model.contract.envelope import SigningKey, sign
 from model.errors import ContractError, RunError
@@ -44,7 +45,7 @@ class Store:
     """
 
     def __init__(self, path: Path, key: SigningKey, now: int) -> None:
-        self._key = key
+        self._path, self._key = path, key
         self._guard = threading.Lock()
         self._lock = _locked(path.with_name(path.name + ".lock"))
         try:
@@ -53,13 +54,13 @@ class Store:
             for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
                 self._db.execute(f"PRAGMA {pragma}")
             self._db.executescript(_TABLES)
-            entries = check_log(self._db, key.public_bytes)
-            check_releases(self._db, entries)
+            entries = check_store(self._db, path, key.public_bytes, read_mark(path, key.public_bytes))
+            self._head = b""
             self._size, self._last = len(entries), sha256_hex(encode(entries[-1])) if entries else GENESIS
             self._void_what_stands(now)
         except (sqlite3.Error, OSError) as error:
             self.close()
-            raise RunError(f"the helper's store {path} cannot be opened ({error}); make a new home") from error
+            raise damaged(path, f"cannot be opened ({error})") from error
         except (ContractError, RunError):
             self.close()
             raise
@@ -94,7 +95,7 @@ class Store:
             made = db.execute(f"INSERT INTO releases ({names}, state) VALUES ({marks}, 'reserved')", [*row.values()])
             # In order of key a B-tree is filled page by page.
             db.executemany("INSERT INTO messages VALUES (?, ?)", ((each, made.lastrowid) for each in sorted(ids)))
-            self._append(db, entry)
+            self._append(db, {**entry, "release": row_digest(row)})
 
     def answered(self, kept: Kept, answer: bytes, entry: Mapping[str, Any]) -> None:
         """Keep the signed share of a reserved release; RunError where it is not reserved."""
@@ -147,7 +148,8 @@ class Store:
                 yield self._db
                 self._db.execute("COMMIT")
                 done = True
-            except sqlite3.Error as error:
+                keep_mark(self._path, self._head)
+            except (sqlite3.Error, OSError) as error:
                 raise RunError(f"the helper's store cannot be written ({error}); free space, then ask") from error
             finally:
                 if not done:
@@ -161,13 +163,13 @@ class Store:
         db.execute("INSERT INTO log VALUES (?, ?, ?)", (self._size, body, digest))
         head = sign(HEAD, {"size": self._size + 1, "digest": digest}, [self._key]).to_bytes()
         db.execute("INSERT INTO head VALUES (1, ?) ON CONFLICT (one) DO UPDATE SET signed = excluded.signed", (head,))
-        self._size, self._last = self._size + 1, digest
+        self._size, self._last, self._head = self._size + 1, digest, head
 
 
 def _void_entry(kept: Kept, now: int) -> dict[str, Any]:
     place = {"plan_digest": kept.plan_digest, "kind": kept.kind, "round": kept.round}
     batch = {"batch_digest": kept.batch_digest, "phones": kept.phones}
-    return {"event": "void", "when": now, **place, **batch, "code": "", "sentence": "", "answer": ""}
+    return {"event": "void", "when": now, **place, **batch, "code": "", "sentence": "", "answer": "", "release": ""}
 
 
 def _locked(path: Path) -> int:

@@ -12,6 +12,7 @@ import pytest
 
 from fl_server.review.helper.desk import HelperDesk
 from fl_server.review.helper.home import HelperHome, Settings
+from fl_server.review.helper.records import read_log
 from model.contract.envelope import Signed, SigningKey, keyid, sign, verify
 from model.contract.masked import BATCH_SCHEMA, REFUSAL_DOMAIN, SHARE_DOMAIN, BatchRequest, Refusal, Share
 from model.contract.plan import DOMAIN, LocalTraining, ModelChoice, ServerOptimiser, TrainingPlan
@@ -114,6 +115,11 @@ class Bench:
     def ring(self) -> dict[str, bytes]:
         public = self.home.signing.public_bytes
         return {keyid(public): public}
+
+
+def events(bench: Bench) -> list[str]:
+    """What the log says happened, oldest first."""
+    return [each["event"] for each in read_log(bench.home.store, bench.home.signing.public_bytes)]
 
 
 Make = Callable[..., Bench]

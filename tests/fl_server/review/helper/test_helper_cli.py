@@ -166,7 +166,7 @@ def test_log_and_ledger_say_every_decision(bench: Bench) -> None:
     assert "refused train round 1, 31 messages" in said and "batch: train round 1 had another batch" in said
     entries = json.loads(run("log", bench.home.path, "--json").output)["entries"]
     assert [each["event"] for each in entries] == ["reserved", "answered", "refused"]
-    names = {"plan_digest", "kind", "round", "batch_digest", "phones", "code", "sentence", "answer"}
+    names = {"plan_digest", "kind", "round", "batch_digest", "phones", "code", "sentence", "answer", "release"}
     assert set(entries[0]) == {"event", "when", "index", "previous", *names}
     (row,) = json.loads(run("ledger", bench.home.path, "--json").output)["plans"]
     assert row == {

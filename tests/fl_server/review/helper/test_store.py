@@ -1,9 +1,7 @@
-"""Kills, full disks, second processes and edited files: one draw a release or none, and a store that shows damage."""
+"""Kills, full disks and second processes: one draw a release or none."""
 
 from __future__ import annotations
 
-import os
-import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -16,10 +14,9 @@ from fl_server.review.helper import desk as desk_module
 from fl_server.review.helper.ledger import spent_by_plan
 from fl_server.review.helper.records import read_log, reading, select
 from fl_server.review.helper.store import Store
-from model.canonical import decode, encode
 from model.errors import RunError
 
-from .conftest import NOW, Bench
+from .conftest import NOW, Bench, events
 
 KILLED = """
 import os, signal, sys
@@ -49,10 +46,6 @@ def killed(bench: Bench, tmp_path: Path, request: bytes, where: str) -> None:
     file.write_bytes(request)
     done = subprocess.run([sys.executable, "-c", KILLED, str(bench.home.path), str(file), where], timeout=60)
     assert done.returncode == -9
-
-
-def events(bench: Bench) -> list[str]:
-    return [each["event"] for each in read_log(bench.home.store, bench.home.signing.public_bytes)]
 
 
 @pytest.mark.parametrize("where", ["before the noise", "after the noise"])
@@ -132,65 +125,6 @@ def test_case_27_a_second_process_on_one_home(bench: Bench) -> None:
     with bench.desk(), pytest.raises(RunError, match="another process"):
         bench.desk()
     bench.desk().close()
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        "DELETE FROM log WHERE place = 1",
-        "UPDATE log SET digest = 'x' WHERE place = 0",
-        "DELETE FROM head",
-        "DELETE FROM messages WHERE id IN (SELECT id FROM messages LIMIT 1)",
-        "DELETE FROM messages",
-        "PRAGMA foreign_keys=OFF; DELETE FROM releases",
-        "UPDATE releases SET round = 2",
-        "UPDATE releases SET batch_digest = 'x'",
-    ],
-)
-def test_case_26_and_60_an_edited_store_serves_nothing(bench: Bench, damage: str) -> None:
-    with bench.desk() as desk:
-        desk.share(bench.request(bench.plan()).to_bytes())
-    bench.desk().close()  # the control: unedited, it opens
-    db = sqlite3.connect(bench.home.store)
-    db.executescript(damage)
-    db.commit()
-    db.close()
-    with pytest.raises(RunError, match="make a new home"):
-        bench.desk()
-    bench.home.store.with_name("helper.sqlite.lock").open().close()
-
-
-def test_case_60_a_reworded_entry_is_found(bench: Bench) -> None:
-    with bench.desk() as desk:
-        desk.share(b"junk")
-        desk.share(b"")
-    db = sqlite3.connect(bench.home.store)
-    entry = decode(db.execute("SELECT entry FROM log WHERE place = 1").fetchone()[0])
-    db.execute("UPDATE log SET entry = ? WHERE place = 1", (encode({**entry, "sentence": "all was well"}),))
-    db.commit()
-    with pytest.raises(RunError, match="edited at entry 1"):
-        read_log(bench.home.store, bench.home.signing.public_bytes)
-
-
-def test_a_head_signed_by_another_key_is_refused(bench: Bench, make: Any) -> None:
-    other = make("other")
-    for each in (bench, other):
-        with each.desk() as desk:
-            desk.share(b"junk")
-    db = sqlite3.connect(bench.home.store)
-    foreign = sqlite3.connect(other.home.store).execute("SELECT signed FROM head").fetchone()
-    db.execute("UPDATE head SET signed = ?", foreign)
-    db.commit()
-    with pytest.raises(Exception, match="signature"):
-        bench.desk()
-
-
-def test_a_cut_file_is_refused(bench: Bench) -> None:
-    with bench.desk() as desk:
-        desk.share(bench.request(bench.plan()).to_bytes())
-    os.truncate(bench.home.store, 4096 * 3)
-    with pytest.raises(RunError):
-        bench.desk()
 
 
 def test_files_are_the_owners_alone(bench: Bench) -> None:
