@@ -135,7 +135,9 @@ def _pinning(certificate_pem: str) -> tuple[ssl.SSLContext, str]:
         context.load_verify_locations(cadata=certificate_pem)
         return context, sha256_hex(ssl.PEM_cert_to_DER_cert(certificate_pem))
     except (ssl.SSLError, ValueError) as error:
-        raise InputError("the helper's certificate is no PEM; take tls.pem from the helper's home") from error
+        raise InputError(
+            "the helper's certificate is no X.509 certificate in PEM; take tls.pem from the helper's home"
+        ) from error
 
 
 def _require_pinned(line: http.client.HTTPSConnection, pinned: str) -> None:

@@ -6,16 +6,18 @@ both sides trust, or with the fingerprint read out over the telephone.
 
 from __future__ import annotations
 
-import binascii
 import json
 import re
-import ssl
 from dataclasses import dataclass
 from typing import Self
 from urllib.parse import urlsplit
 
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
 from model.canonical import sha256_hex
 from model.contract.record import Record, require
+from model.contract.sealed import seal
 from model.errors import ContractError
 
 ADDRESS_SCHEMA = "pocketscore.helper-address/1"
@@ -36,11 +38,12 @@ class HelperAddress(Record):
     certificate_sha256: str
 
     def check(self) -> None:
-        """ContractError for a value out of its form, or a fingerprint that is not the certificate's."""
+        """ContractError for a value out of its form, a low-order key, or a fingerprint not the certificate's."""
         require(self.schema == ADDRESS_SCHEMA, f"a helper's address has schema {self.schema!r}; use {ADDRESS_SCHEMA!r}")
         require(_is_https(self.url), f"{self.url!r} is no https address; give the helper's as https://host:port")
         hexes = (self.helper_key, self.signing_key, self.certificate_sha256)
         require(all(map(_HEX64.fullmatch, hexes)), "a helper's keys are 64 hex characters each; ask its operator again")
+        seal(b"", bytes.fromhex(self.helper_key), {})  # refuses a low-order key, to which no phone could seal
         require(
             fingerprint(self.certificate) == self.certificate_sha256,
             "the helper's certificate is not the one of its fingerprint; ask its operator for the address again",
@@ -61,11 +64,13 @@ class HelperAddress(Record):
 
 
 def fingerprint(certificate: str) -> str:
-    """SHA-256 (hex) of a PEM certificate's DER form; ContractError where it is no PEM."""
+    """SHA-256 (hex) of a PEM certificate's DER form; ContractError where it is no X.509 certificate in PEM."""
     try:
-        return sha256_hex(ssl.PEM_cert_to_DER_cert(certificate))
-    except (ValueError, binascii.Error) as error:
-        raise ContractError("a helper's certificate is no PEM; ask its operator for the address again") from error
+        return sha256_hex(x509.load_pem_x509_certificate(certificate.encode()).public_bytes(Encoding.DER))
+    except ValueError as error:
+        raise ContractError(
+            "a helper's certificate is no X.509 certificate in PEM; ask its operator for the address again"
+        ) from error
 
 
 def _is_https(url: str) -> bool:
