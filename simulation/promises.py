@@ -16,8 +16,10 @@ from model.errors import BudgetError, ContractError, InputError
 from model.privacy.accountant import calibrate
 from model.privacy.mechanism import GaussianRelease
 from model.privacy.observers import promised
+from model.secagg.circle import degree_of
+from model.secagg.circle import sizes as circles
 from model.secagg.fixedpoint import MAX_WRAP
-from model.secagg.graph import require_bound, require_private
+from model.secagg.graph import ANSWERS, BITS, count, require_bound, tail
 from model.secagg.room import LARGEST_SCALE, plan_wraps
 
 SHARES = {"knots": 0.15, "training": 0.70, "calibration": 0.15}
@@ -25,6 +27,7 @@ GROUP = 1_000  # phones that mode pairwise masks as one sum
 LEAST_SCALE = 1 << 8
 DROPOUT = 0.1  # phones of a pairwise cohort that may be lost half-way; with the hostile ones, all that are not honest
 LEAST_CORRUPT = 0.05  # hostile phones the graph allows for, however honest they are said to be
+MOST_HONEST = 1 - LEAST_CORRUPT - DROPOUT  # above it a sum needs more phones than there are, and never closes
 
 
 @dataclass(frozen=True)
@@ -112,33 +115,66 @@ def _pairwise(wish: Wish, sizes: Sizes) -> tuple[int, Neighbours]:
         raise InputError(
             f"--privacy pairwise masks at most {GROUP:,} phones in one sum and here are {most:,}; use --privacy helper"
         )
-    honest = max(1, math.floor(wish.honest * sizes.least))
+    if wish.honest > MOST_HONEST + 1e-9:
+        raise InputError(
+            f"--honest {wish.honest:g} leaves no room for {LEAST_CORRUPT:.0%} hostile and {DROPOUT:.0%} lost phones; "
+            f"use {MOST_HONEST:g} or less"
+        )
     corrupt = max(LEAST_CORRUPT, round(1 - wish.honest - DROPOUT, 6))
-    return honest, graph_of({sizes.train, sizes.holdout}, corrupt)
+    rosters = {sizes.train, sizes.holdout}
+    graph = graph_of(rosters, corrupt)
+    room = min(_survivors(phones, graph) for phones in {*rosters, math.floor(sizes.least)})
+    return max(1, min(math.floor(wish.honest * sizes.least), room)), graph
+
+
+def _survivors(phones: int, graph: Neighbours) -> int:
+    """The most that h may be for a list of a roster of `phones` to be long enough when the planned share is lost."""
+    return phones - count(phones, graph.corrupt) - count(phones, graph.dropout)
 
 
 def graph_of(rosters: Collection[int], corrupt: float, dropout: float = DROPOUT) -> Neighbours:
     """One graph whose bound (13.8) holds for every one of these rosters; InputError where none does.
 
-    Privacy asks for a high threshold and answering for a low one: with each degree the least private one is tried.
+    Privacy asks for a high threshold and answering for a low one: with each degree the least private one is tried. It
+    only rises with the degree, so the search goes on from the last. Where not even the expected numbers of hostile and
+    lost neighbours fit (they must stay below 2t - k and k - t), no degree k is tried.
     """
-    for degree in range(2, max(rosters), 2):
-        threshold = next(
-            (t for t in range(degree // 2 + 1, degree + 1) if _holds(rosters, degree, t, corrupt, True)), 0
-        )
-        if threshold and _holds(rosters, degree, threshold, corrupt, False):
-            return Neighbours(degree, threshold, corrupt, dropout)
+    hopeless = any(count(n, corrupt) + 2 * count(n, dropout) >= n for n in rosters)
+    threshold = 0
+    for degree in range(2, 0 if hopeless else max(rosters), 2):
+        threshold = max(threshold, degree // 2 + 1)
+        while threshold <= degree and not _private(rosters, degree, threshold, corrupt):
+            threshold += 1
+        found = Neighbours(degree, threshold, corrupt, dropout) if threshold <= degree else None
+        if found is not None and _holds(rosters, found):
+            return found
     raise InputError(
         f"no graph of masks serves sums of {min(rosters)} and of {max(rosters)} phones with {corrupt:.0%} hostile and "
         f"{dropout:.0%} lost; bring more phones, raise --honest, or use --privacy helper"
     )
 
 
-def _holds(rosters: Collection[int], degree: int, threshold: int, corrupt: float, private: bool) -> bool:
-    graph, check = Neighbours(degree, threshold, corrupt, DROPOUT), require_private if private else require_bound
+def _private(rosters: Collection[int], degree: int, threshold: int, corrupt: float) -> bool:
+    """The graph's first bound alone (13.8.3); the others take longer, and most thresholds fail already here."""
+    for phones in rosters:
+        near = degree_of(min(circles(phones)), degree)
+        if phones * tail(phones - 1, count(phones, corrupt), near, 2 * threshold - near) > 2.0**-BITS:
+            return False
+    return True
+
+
+def _holds(rosters: Collection[int], graph: Neighbours) -> bool:
+    """All of the graph's bounds, the cheap ones first: a window's floor is a search of its own."""
+    for phones in rosters:
+        near, lost = degree_of(min(circles(phones)), graph.degree), count(phones, graph.dropout)
+        if phones * tail(phones - 1, lost, near, near - graph.threshold + 1) > 2.0**-ANSWERS:
+            return False
+        gone, width = min(count(phones, graph.corrupt) + lost, phones), near // 2
+        if near < phones - 1 and phones * tail(phones, gone, width, width) > 2.0**-BITS:
+            return False
     try:
         for phones in rosters:
-            check(phones, graph)
+            require_bound(phones, graph)
     except ContractError:
         return False
     return True
