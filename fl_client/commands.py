@@ -111,7 +111,9 @@ def reasons(args: argparse.Namespace, now: int) -> Result:
 def join(args: argparse.Namespace, now: int) -> Result:
     """Agree to take part in training for a purpose: only masked or noised sums are made of what you add."""
     from fl_client.consent import TrainingConsent
+    from model.policy.pack import load_pack
 
+    load_pack(args.pack)
     home = _home(args)
     receipt = TrainingConsent(home.store).give(args.purpose, args.pack, now)
     return {**receipt.to_dict(), "yearly_rho": home.settings.yearly_rho}
@@ -139,7 +141,8 @@ def egress(args: argparse.Namespace, now: int) -> Result:
 
 
 def status(args: argparse.Namespace, now: int) -> Result:
-    """The release, consents and counts of this home."""
+    """The release, consents to score and to train, and counts of this home."""
+    from fl_client.consent import TrainingConsent
     from fl_client.egress import summary
 
     home = _home(args)
@@ -152,6 +155,10 @@ def status(args: argparse.Namespace, now: int) -> Result:
         "home": str(home.path),
         "release": _release_state(home, now),
         "consents": consents,
+        "training": {
+            purpose: f"{_state([last], now)}, under {last.policy_pack}"
+            for purpose, last in TrainingConsent(home.store).last().items()
+        },
         "events": {kind: len(columns["day"]) for kind, columns in phone.store.events().items()},
         "row": len(phone.store.row() or {}),
         "privacy": home.ledger.summary(now),

@@ -104,6 +104,10 @@ def _require_known(what: str, asked: set[str], known: set[str]) -> None:
         raise InputError(f"{odd[0]!r} is no {what} here; choose from {', '.join(sorted(known))}")
 
 
+def _in_force(receipt: ConsentReceipt, now: int) -> bool:
+    return receipt.withdrawn_at is None and receipt.given_at <= now < receipt.expires_at
+
+
 class TrainingConsent:
     """Whether the owner lets this phone take part in training for a purpose: no, until they say so. Never sent."""
 
@@ -111,7 +115,10 @@ class TrainingConsent:
         self._store = store
 
     def give(self, purpose: str, policy_pack: str, now: int, language: str = "en") -> ConsentReceipt:
-        """Agree to train for `purpose`, the plan's own word, for a year."""
+        """Agree to train for `purpose`, the plan's own word, under one pack, for a year. Agreed already, it stays."""
+        standing = self.last().get(purpose)
+        if standing is not None and standing.policy_pack == policy_pack and _in_force(standing, now):
+            return standing
         return self._keep(
             ConsentReceipt(
                 consent_id=f"training-{len(self.receipts()) + 1}",
@@ -130,23 +137,36 @@ class TrainingConsent:
         )
 
     def withdraw(self, purpose: str, now: int) -> ConsentReceipt:
-        """Stop taking part. ConsentError if there is nothing to withdraw."""
-        return self._keep(self._current(purpose, now).withdrawn(now))
+        """Stop taking part. ConsentError if this phone never joined, or has left already."""
+        standing = self.last().get(purpose)
+        if standing is None:
+            raise ConsentError(f"this phone never joined training for {purpose!r}; there is nothing to leave")
+        if standing.withdrawn_at is not None:
+            raise ConsentError(f"this phone has already left training for {purpose!r}; nothing more is needed")
+        return self._keep(standing.withdrawn(now))
 
     def require(self, plan: TrainingPlan, now: int) -> None:
-        """ConsentError unless the owner agreed to this plan's purpose, and still does."""
-        self._current(plan.purpose, now)
+        """ConsentError unless the owner agreed to this plan's purpose under its policy pack, and still does."""
+        agreed = self._current(plan.purpose, now).policy_pack
+        if agreed != plan.policy_pack:
+            raise ConsentError(
+                f"consent to train was given under {agreed} and this plan is under {plan.policy_pack}; ask again"
+            )
+
+    def last(self) -> dict[str, ConsentReceipt]:
+        """The latest entry of each purpose."""
+        return {receipt.purpose: receipt for receipt in self.receipts()}
 
     def receipts(self) -> list[ConsentReceipt]:
         """All entries, oldest first."""
         return [ConsentReceipt.from_dict(entry) for entry in self._store.entries(_TRAINING)]
 
     def _current(self, purpose: str, now: int) -> ConsentReceipt:
-        given = [receipt for receipt in self.receipts() if receipt.purpose == purpose]
-        if not given:
+        standing = self.last().get(purpose)
+        if standing is None:
             raise ConsentError(f"there is no consent to train for {purpose!r}; give it first")
-        given[-1].require(purpose, FEDERATION, now)
-        return given[-1]
+        standing.require(purpose, FEDERATION, now)
+        return standing
 
     def _keep(self, receipt: ConsentReceipt) -> ConsentReceipt:
         self._store.append(_TRAINING, receipt.to_dict())

@@ -118,6 +118,11 @@ def test_training_is_agreed_to_by_purpose_for_a_year_and_off_until_then():
         consent.require(plan, NOW)
     consent.give(plan.purpose, plan.policy_pack, NOW)
     consent.require(plan, NOW + 1)
+    assert (
+        len({r.consent_id for r in (consent.give(plan.purpose, plan.policy_pack, NOW + 1), *consent.receipts())}) == 1
+    )
+    with pytest.raises(ConsentError, match="given under in-rbi-2025 and this plan is under eu-2026"):
+        consent.require(replace(plan, policy_pack="eu-2026"), NOW + 1)
     for other, at in ((replace(plan, purpose="advertising"), NOW), (plan, NOW + 366 * 86_400)):
         with pytest.raises(ConsentError):
             consent.require(other, at)

@@ -331,6 +331,13 @@ def test_a_full_disk_leaves_no_half_file(ready, world, monkeypatch):
 
 def test_joining_is_a_choice_that_can_be_taken_back(shell, world):
     start(shell, world)
-    assert shell.ok("join")["audience"] == "the federation"
+    purpose = "credit risk scoring on the phone"
+    assert "never joined" in shell.refused("leave") and shell.ok("status")["training"] == {}
+    assert "no policy pack 'nope'" in shell.refused("join", "--pack", "nope")
+    joined = shell.ok("join")
+    assert joined["audience"] == "the federation" and shell.ok("join") == joined
+    assert shell.ok("status")["training"] == {purpose: "in force, under in-rbi-2025"}
+    assert shell.ok("join", "--pack", "eu-2026")["consent_id"] != joined["consent_id"]
     assert shell.ok("leave")["withdrawn_at"] is not None
-    assert "withdrawn" in shell.refused("leave")
+    assert "already left" in shell.refused("leave")
+    assert shell.ok("status")["training"] == {purpose: "withdrawn, under eu-2026"}
