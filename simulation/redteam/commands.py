@@ -32,7 +32,7 @@ def _root() -> None:
 def audit(
     mode: Annotated[str, typer.Option(help="Modes by comma, or all.")] = "all",
     mutant: Annotated[str, typer.Option(help="Faults to put in and find: by comma, all or none.")] = "all",
-    trials: Annotated[int, typer.Option(help="Releases a side; mutants take 10,000.")] = 50_000,
+    trials: Annotated[int, typer.Option(help="Releases a side, 10,000 or more; mutants take 10,000.")] = 50_000,
     seed: Annotated[int, typer.Option(min=0, help="Orders what protects nobody; never the noise, masks or keys.")] = 0,
     workers: Annotated[
         int | None, typer.Option(min=1, max=64, help="Processes (default: the processors, at most 4).")
@@ -45,6 +45,8 @@ def audit(
     from simulation.redteam.mutants import MUTANTS
 
     chosen = cases(_names(mode, MECHANISMS), _names(mutant, MUTANTS), trials)
+    if not chosen:
+        raise InputError(f"--mode {mode} with --mutant {mutant} leaves nothing to run; name a mode")
     findings = _run(chosen, seed, min(processors(), 4) if workers is None else workers)
     if as_json:
         print(json.dumps([finding.to_dict() for finding in findings], indent=2, allow_nan=False))

@@ -128,12 +128,17 @@ def attack_of(name: str) -> Attack:
     return ATTACKS[name]
 
 
+def require_share(share: float) -> None:
+    """InputError for a share of hostile phones outside 0 to .5."""
+    if not 0 <= share < 0.5:
+        raise InputError(f"a hostile share of {share:g} is outside 0 to .5; use .1 or .2")
+
+
 def hostile_of(phones: int, share: float, random: np.random.Generator) -> NDArray[np.bool_]:
     """Which of `phones` are hostile, (phones,): the share of them, drawn without replacement, at least one.
 
     InputError for a share outside 0 to .5.
     """
-    if not 0 <= share < 0.5:
-        raise InputError(f"a hostile share of {share:g} is outside 0 to .5; use .1 or .2")
+    require_share(share)
     chosen = random.choice(phones, max(1, math.floor(share * phones)), replace=False)
     return np.isin(np.arange(phones), chosen)

@@ -17,7 +17,7 @@ from rich.table import Table
 from fl_server.robust import IN_THE_CLEAR, RULES
 from model.errors import InputError
 from simulation.dataset import Dataset
-from simulation.redteam.poisoning_attacks import ATTACKS, attack_of
+from simulation.redteam.poisoning_attacks import ATTACKS, attack_of, require_share
 from simulation.redteam.poisoning_scenes import Setting, synthetic
 from simulation.table import TableChoice, read_table
 
@@ -149,9 +149,12 @@ def _list(text: str) -> list[str]:
 
 def _shares(text: str) -> list[float]:
     try:
-        return [float(part) for part in _list(text)]
+        found = [float(part) for part in _list(text)]
     except ValueError as error:
         raise InputError(f"--shares {text!r} is no list of numbers; write .1,.2") from error
+    for share in found:
+        require_share(share)
+    return found
 
 
 @contextmanager

@@ -138,10 +138,16 @@ def test_command_ends_in_one_when_a_gate_is_missed(monkeypatch: pytest.MonkeyPat
     assert result.exit_code == 1 and "✗ over" in result.output
 
 
-@pytest.mark.parametrize("words", [["--mode", "x"], ["--mutant", ","]])
+@pytest.mark.parametrize("words", [["--mode", "x"], ["--mutant", ","], ["--mode", "none", "--mutant", "none"]])
 def test_command_refuses_what_it_does_not_know(words: list[str]) -> None:
     result = CliRunner().invoke(commands.app, ["audit", "--mode", "central", *words])
     assert isinstance(result.exception, InputError)
+
+
+def test_the_help_names_the_least_number_of_trials() -> None:
+    assert f"{FEWEST:,} or more" in " ".join(
+        CliRunner().invoke(commands.app, ["audit", "--help"], env={"COLUMNS": "200"}).output.split()
+    )
 
 
 @pytest.mark.parametrize("words", [["--workers", "0"], ["--seed", "-1"]])

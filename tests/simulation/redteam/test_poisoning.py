@@ -230,13 +230,17 @@ def test_the_command_says_in_red_what_is_seen_in_the_clear() -> None:
         ("--rules", "kindness"),
         ("--rules", "median", "--epsilon", "1"),
         ("--shares", "some"),
+        ("--shares", "2"),
         ("--target", "y"),
         ("--data", "x.csv"),
         ("--seeds", "0"),
         ("--phones", "-1"),
     ],
 )
-def test_what_cannot_be_run_is_refused_in_a_sentence(wrong: tuple[str, ...]) -> None:
+def test_what_cannot_be_run_is_refused_in_a_sentence_before_training(
+    wrong: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("simulation.redteam.poisoning_table.train", lambda *_: pytest.fail("trained"))
     assert isinstance(call(*wrong).exception, InputError)
 
 
