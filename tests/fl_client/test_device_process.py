@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -106,17 +107,18 @@ def seconds(code: str) -> float:
 
 @pytest.mark.integration
 def test_a_score_takes_half_a_second_and_100_mb_at_most(home):
-    """In units of this machine's present speed: importing onnxruntime takes 200 ms where a score takes 380."""
-    scores, units = [], []
+    """As a ratio: importing onnxruntime takes 200 ms where a score takes 380 and may take 500; medians of pairs."""
+    scores, ratios, controls = [], [], []
     for _ in range(7):  # side by side, so that both see the same other work
+        unit = seconds("import onnxruntime, numpy")
         done = bench(home, "--runs", "1", "--max-ms", "1e9")
         assert done.returncode == 0, done.stderr
         scores.append(json.loads(done.stdout))
-        units.append(seconds("import onnxruntime, numpy") / 200)
-    limit = 500 * min(units)
+        ratios.append(scores[-1]["ms_best"] / 1e3 / unit)
+        controls.append(seconds("import torch") / unit)
     assert max(figures["mib_peak"] for figures in scores) <= 100
-    assert min(figures["ms_best"] for figures in scores) / 1e3 <= limit
-    assert min(seconds("import torch") for _ in range(2)) > limit  # the control: what the limit keeps out
+    assert median(ratios) <= 500 / 200
+    assert median(controls) > 500 / 200  # what the limit keeps out
     assert bench(home, "--runs", "1", "--max-ms", "1").returncode == 1
 
 
