@@ -11,7 +11,7 @@ from typing import Any
 
 from model.canonical import digest
 from model.contract.masked import MAX_BATCH_BYTES
-from model.contract.pairing import BODY, MAX_ATTEMPT
+from model.contract.pairing import BODY, ENVELOPE, MAX_ATTEMPT
 from model.errors import EgressError
 
 
@@ -110,7 +110,7 @@ _PAIRING = {  # one type a step of pairwise masking, by what its body may weigh
 DECLARED: Mapping[str, Declared] = {
     declared.name: declared
     for declared in (
-        *(Declared(name, BODY[name[8:-2]] + 512, False, fields) for name, fields in _PAIRING.items()),
+        *(Declared(name, BODY[name[8:-2]] + ENVELOPE, False, fields) for name, fields in _PAIRING.items()),
         Declared(
             "score/1",
             2048,

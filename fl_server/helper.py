@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from fl_server.keys import replace_file
 from model.contract.envelope import Signed, verify
 from model.contract.masked import (
     MAX_BATCH_BYTES,
@@ -101,6 +102,6 @@ class SecondServer:
         try:
             self.log.mkdir(parents=True, exist_ok=True)
             name = f"refusal-{refusal.round:05d}-{signed.payload_digest[:16]}.cbor"
-            (self.log / name).write_bytes(signed.to_bytes())
+            replace_file(self.log / name, signed.to_bytes())
         except OSError as error:
             raise RoundError(f"{self.log} cannot keep the helper's refusal ({error.strerror}); free space") from error

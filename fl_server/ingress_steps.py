@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from flwr.app import ConfigRecord, RecordDict
 
 from fl_server.ingress import one_line, only_bytes
-from model.contract.pairing import PairingMessage
+from model.contract.pairing import ENVELOPE, PairingMessage
 from model.contract.promise import Neighbours
 from model.errors import ContractError
 from model.secagg.context import Context
@@ -39,7 +39,7 @@ STEPS: dict[str, type[Wire]] = {
     "agree": Agreement,
     "unmask": Reveal,
 }
-_HEADS, _ENVELOPE = 256, 512  # names and lengths of parts, within a body and around it
+_HEADS = 256  # names and lengths of parts within a body
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def read_body(number: int, data: object, asked: Container[int], open_step: OpenS
     step, place, most = open_step.step, open_step.place, open_step.most_bytes
     if not 0 <= number < open_step.most_phones or number not in asked:
         raise ContractError(f"an answer came for a phone that was not asked to {step}; answer for those asked")
-    told = PairingMessage.from_bytes(only_bytes(data, "message", most + _ENVELOPE), step)
+    told = PairingMessage.from_bytes(only_bytes(data, "message", most + ENVELOPE), step)
     said = (told.plan_digest, told.kind, told.round, told.attempt, told.step)
     if said != (place.plan_digest, place.kind, place.round, open_step.attempt, step):
         raise ContractError(f"an answer to another step than {step} came; ask again in the next attempt")

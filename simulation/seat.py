@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from fl_server.keys import load_key, save_key
 from fl_server.review.witness import WitnessDesk
 from fl_server.seat import Seat
 from model.contract.envelope import SigningKey
 from model.contract.plan import TrainingPlan
-from model.errors import RunError
+from model.errors import InputError, RunError
 
 PUBLIC = "witness.pub"
 
@@ -29,9 +29,7 @@ class WitnessHome:
     def take(self, key: SigningKey) -> None:
         """Keep the reviewer's key at its desk, and its public half where phones look."""
         self.home.mkdir(mode=0o700, exist_ok=True)
-        descriptor = os.open(self.home / "key", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(key.private_bytes())
+        save_key(self.home / "key", key)
         (self.folder / PUBLIC).write_bytes(key.public_bytes)
 
     def public(self) -> bytes:
@@ -44,7 +42,7 @@ class WitnessHome:
         if plan.privacy.mode != "pairwise":
             return None
         try:
-            key = SigningKey.from_private_bytes((self.home / "key").read_bytes())
-        except OSError as error:
+            key = load_key(self.home / "key")
+        except InputError as error:
             raise RunError(f"{self.home} has no readable key; prepare the workspace first") from error
         return Seat(WitnessDesk(self.home / "signed", key, plan), key.public_bytes)

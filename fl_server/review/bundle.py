@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fl_server.review.durable import replace_file
 from model.contract.envelope import Signed, SigningKey, sign, verify
 from model.errors import ContractError, InputError
 
@@ -93,11 +93,7 @@ def covered(folder: Path) -> list[str]:
 def replace(path: Path, data: bytes) -> None:
     """Write by atomic rename; InputError where that cannot be done."""
     try:
-        handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            os.fchmod(file.fileno(), 0o644)
-        os.replace(draft, path)
+        replace_file(path, data, 0o644)
     except OSError as error:
         raise InputError(f"{path} cannot be written ({error.strerror}); choose a folder you may write to") from error
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fl_server.review.durable import replace_file
 from model.canonical import decode, encode
 from model.contract.envelope import SigningKey
 from model.contract.plan import TrainingPlan
@@ -85,14 +85,9 @@ class WitnessDesk:
         entries = self._entries[path]
         if entry in entries:
             return
-        temporary = path.with_name(f".{path.name}.part")
         try:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with open(temporary, "wb") as file:
-                file.write(encode([*entries, entry]))
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
+            replace_file(path, encode([*entries, entry]))
         except OSError as error:
             raise RunError(f"the witness cannot write {path} ({error.strerror}); free space") from error
         entries.append(entry)

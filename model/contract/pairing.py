@@ -13,7 +13,7 @@ from model.contract.update import KINDS, MAX_DIM
 STEPS = ("advertise", "share", "upload", "agree", "unmask")
 PAIRING_SCHEMA = "pocketscore.pairing/1"
 MAX_ATTEMPT = 1 << 16
-_ENVELOPE = 512  # bytes around a body
+ENVELOPE = 512  # bytes around a body
 # Bodies of spec 13.9.2 at their largest: 1,000 neighbours, and for an upload 2^20 numbers and two checks.
 BODY = {
     "advertise": 512,
@@ -49,7 +49,7 @@ class PairingMessage(Record):
     @classmethod
     def from_bytes(cls, data: bytes, step: str) -> Self:
         """Inverse of `encode(to_dict())`; ContractError for another form, or one too long for `step`."""
-        return cls.from_dict(decode(data, max_bytes=BODY[step] + _ENVELOPE, max_depth=1, max_items=32))
+        return cls.from_dict(decode(data, max_bytes=BODY[step] + ENVELOPE, max_depth=1, max_items=32))
 
     def to_bytes(self) -> bytes:
         """Canonical bytes."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 
+from fl_server.review.durable import replace_file
 from fl_server.review.helper.home import HelperHome
 from model.contract.address import ADDRESS_SCHEMA, HelperAddress
 from model.errors import ContractError, InputError
@@ -33,17 +32,9 @@ def write_address(home: HelperHome, url: str) -> Path:
             certificate=home.certificate.read_text("ascii"),
             certificate_sha256=told["certificate_sha256"],
         )
-        _replace(home.path / NAME, address.to_json().encode())
+        replace_file(home.path / NAME, address.to_json().encode(), 0o644)
     except ContractError as error:
         raise InputError(str(error)) from error
     except OSError as error:
         raise InputError(f"{home.path / NAME} cannot be written ({error.strerror}); free the place") from error
     return home.path / NAME
-
-
-def _replace(path: Path, data: bytes) -> None:
-    handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(handle, "wb") as file:
-        os.fchmod(file.fileno(), 0o644)
-        file.write(data)
-    os.replace(draft, path)

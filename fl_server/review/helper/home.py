@@ -18,6 +18,7 @@ from pathlib import Path
 
 from cryptography.exceptions import UnsupportedAlgorithm
 
+from fl_server.review.durable import replace_file
 from fl_server.review.helper.certificate import certificate_digest, require_names, require_pair, self_signed
 from model.contract.envelope import SigningKey
 from model.contract.sealed import RecipientKey
@@ -102,7 +103,7 @@ class HelperHome:
         """This home once it trusts these keys, which are set once; InputError where it trusts others already."""
         if self.trust and dict(self.trust) != dict(trust):
             raise InputError("the helper already trusts other keys; make a new home for another coordinator")
-        write_file(self.path / "trust.json", _trust_text(trust))
+        replace_file(self.path / "trust.json", _trust_text(trust))
         return HelperHome.open(self.path)
 
     @property
@@ -144,14 +145,14 @@ def read_trust(path: Path) -> dict[str, bytes]:
 
 def _write_home(home: Path, trust: bytes, settings: Settings, names: Sequence[str]) -> None:
     (home / "keys").mkdir(mode=0o700)
-    write_file(home / "keys" / "signing.key", SigningKey.generate().private_bytes())
-    write_file(home / "keys" / "hpke.key", RecipientKey.generate().private_bytes())
+    replace_file(home / "keys" / "signing.key", SigningKey.generate().private_bytes())
+    replace_file(home / "keys" / "hpke.key", RecipientKey.generate().private_bytes())
     certificate, key = self_signed(names)
-    write_file(home / "keys" / "tls.key", key)
-    write_file(home / "tls.pem", certificate, 0o644)
-    write_file(home / "settings.json", json.dumps(asdict(settings), indent=2).encode())
+    replace_file(home / "keys" / "tls.key", key)
+    replace_file(home / "tls.pem", certificate, 0o644)
+    replace_file(home / "settings.json", json.dumps(asdict(settings), indent=2).encode())
     if trust:
-        write_file(home / "trust.json", trust)
+        replace_file(home / "trust.json", trust)
 
 
 def _trust_text(trust: Mapping[str, bytes]) -> bytes:
@@ -159,17 +160,6 @@ def _trust_text(trust: Mapping[str, bytes]) -> bytes:
     if set(trust) != set(ROLES) or len(set(trust.values())) != 2 or any(len(key) != 32 for key in trust.values()):
         raise InputError("a helper trusts two different keys of 32 bytes, a coordinator's and a reviewer's; name both")
     return json.dumps({role: {"public": trust[role].hex()} for role in ROLES}, indent=2).encode()
-
-
-def write_file(path: Path, data: bytes, mode: int = 0o600) -> None:
-    """A new file with `data`, of that mode from its first byte on, replacing what stood there at once."""
-    handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(handle, "wb") as file:
-        os.fchmod(file.fileno(), mode)
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(draft, path)
 
 
 def _read_private(path: Path) -> bytes:

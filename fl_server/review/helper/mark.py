@@ -6,12 +6,11 @@ it is never ahead of a store that is whole, and at most the last, unanswered cha
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fl_server.review.helper.home import write_file
+from fl_server.review.durable import replace_file
 from model.contract.envelope import Signed, keyid, verify
 from model.errors import ContractError, RunError
 
@@ -26,12 +25,7 @@ def damaged(store: Path, what: str) -> RunError:
 
 def keep_mark(store: Path, head: bytes) -> None:
     """Keep the log's signed head beside `store`, on disk when this returns; OSError where it cannot be."""
-    write_file(store.with_name(NAME), head)
-    folder = os.open(store.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    replace_file(store.with_name(NAME), head)
 
 
 def read_mark(store: Path, public: bytes) -> dict[str, Any]:
