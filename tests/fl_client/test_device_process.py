@@ -1,4 +1,4 @@
-"""`pocketscore-device score` as a process: what it imports, how long it takes, what a kill leaves."""
+"""`pocketscore-device score` as a process: what it imports, how much memory it takes, what a kill leaves."""
 
 import json
 import os
@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from statistics import median
 
 import pytest
 
@@ -99,27 +98,14 @@ def bench(home: Path, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
 
 
-def seconds(code: str) -> float:
-    begun = time.perf_counter()
-    run(code)
-    return time.perf_counter() - begun
-
-
 @pytest.mark.integration
-def test_a_score_takes_half_a_second_and_100_mb_at_most(home):
-    """As a ratio: importing onnxruntime takes 200 ms where a score takes 380 and may take 500; medians of pairs."""
-    scores, ratios, controls = [], [], []
-    for _ in range(7):  # side by side, so that both see the same other work
-        unit = seconds("import onnxruntime, numpy")
-        done = bench(home, "--runs", "1", "--max-ms", "1e9")
-        assert done.returncode == 0, done.stderr
-        scores.append(json.loads(done.stdout))
-        ratios.append(scores[-1]["ms_best"] / 1e3 / unit)
-        controls.append(seconds("import torch") / unit)
-    assert max(figures["mib_peak"] for figures in scores) <= 100
-    assert median(ratios) <= 500 / 200
-    assert median(controls) > 500 / 200  # what the limit keeps out
-    assert bench(home, "--runs", "1", "--max-ms", "1").returncode == 1
+def test_a_score_takes_100_mb_at_most(home):
+    """The benchmark judges time as well, on a quiet machine; memory does not depend on what else runs."""
+    done = bench(home, "--runs", "2", "--max-ms", "inf", "--max-ratio", "inf")
+    assert done.returncode == 0, done.stderr
+    assert 0 < json.loads(done.stdout)["mib_peak"] <= 100
+    less = bench(home, "--runs", "1", "--max-ms", "inf", "--max-ratio", "inf", "--max-mb", "20")  # the control
+    assert less.returncode == 1 and "mib_peak" in less.stderr
 
 
 def test_a_kill_after_the_number_never_uses_it_twice(home, lender):

@@ -10,7 +10,7 @@ import time
 from random import Random
 
 from .doors import SEEDS, Door, doors
-from .drive import Finding, Hunt
+from .drive import MAX_SECONDS, Finding, Hunt
 from .good import good
 
 TURN_SECONDS = 4.0
@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
 def hunt(chosen: list[Door], seconds: float, seed: int) -> list[Finding]:
     """Turns of a few seconds at each door until the time is up; tells inputs a second by door."""
     print(f"seed {seed}", flush=True)
-    hunts = [Hunt(door, Random(f"{seed}/{door.name}")) for door in chosen]
+    hunts = [Hunt(door, Random(f"{seed}/{door.name}"), seconds=MAX_SECONDS) for door in chosen]
     found: dict[tuple[str, str], Finding] = {}
     spent, end = dict.fromkeys(range(len(hunts)), 0.0), time.monotonic() + seconds
     turn = min(TURN_SECONDS, seconds / len(hunts) / 2)

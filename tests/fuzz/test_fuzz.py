@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,8 +17,9 @@ from model import canonical
 from model.errors import ContractError
 
 from . import __main__ as command
+from . import drive
 from .doors import SEEDS, Door, doors
-from .drive import Hunt, examined
+from .drive import Broken, Hunt, examined
 from .good import good
 from .mutate import Mutator
 
@@ -80,6 +83,26 @@ def test_a_planted_fault_is_found_soon(name: str) -> None:
     assert any(what in finding.what for finding in found)
 
 
+@pytest.fixture
+def ticks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each look at the clock takes a millisecond, so that a second holds the same inputs on every machine."""
+    clock = itertools.count()
+    ticking = SimpleNamespace(monotonic=lambda: next(clock) / 1000, thread_time=lambda: 0.0)
+    monkeypatch.setattr(command, "time", ticking)
+    monkeypatch.setattr(drive, "time", ticking)
+
+
+def test_an_input_that_takes_too_long_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    def takes(seconds: float) -> str:
+        monkeypatch.setattr(drive, "time", SimpleNamespace(thread_time=itertools.count(0, seconds).__next__))
+        return examined(Door("canonical", len), b"", seconds=drive.MAX_SECONDS)
+
+    assert takes(drive.MAX_SECONDS) == "taken"
+    with pytest.raises(Broken, match=r"3\.0 seconds for an input of 0 bytes"):
+        takes(3.0)
+
+
+@pytest.mark.usefixtures("ticks")
 def test_the_command_keeps_what_it_finds_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "SEEDS", tmp_path / "seeds")
     found = command.hunt([Door("canonical", _trusts_keys)], seconds=1.0, seed=1)
@@ -88,6 +111,7 @@ def test_the_command_keeps_what_it_finds_and_says_so(tmp_path: Path, monkeypatch
     assert {path.read_bytes() for path in kept} == {finding.data for finding in found}
 
 
+@pytest.mark.usefixtures("ticks")
 def test_a_run_without_findings_ends_with_0(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(command, "SEEDS", tmp_path)
     assert command.main(["--seconds", "0.2", "--door", "canonical", "--seed", "1"]) == 0

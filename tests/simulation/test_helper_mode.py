@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -166,10 +165,8 @@ def test_twenty_thousand_phones_in_one_sum(tmp_path: Path) -> None:
         releases.append(release)
         raise Cut
 
-    begun = time.process_time()
     with pytest.raises(Cut):
         federate(workspace, nodes=2, on_progress=first)
-    assert time.process_time() - begun < 60  # about 8 s of one processor
     plan = workspace.trust().plan_of(workspace.signed().to_bytes())
     task = Task("knots", 0, plan, None, np.zeros(0, np.float32))
     assert releases[0].phones == 20_000

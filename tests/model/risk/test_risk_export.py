@@ -1,6 +1,4 @@
-"""The released file: parity with PyTorch, exact contributions, same bytes, only plain operators, small and quick."""
-
-import time
+"""The released file: parity with PyTorch, exact contributions, same bytes, only plain operators, small."""
 
 import numpy as np
 import onnx
@@ -121,23 +119,13 @@ def test_another_schema_is_refused():
         export(mixed_network(), PLATT, Schema("other", "1", (Feature("x"),)))
 
 
-@pytest.mark.parametrize(("hidden", "most_bytes", "most_us"), [((), 100_000, 25.0), ((64, 32), 150_000, 200.0)])
-def test_forty_features_are_small_and_quick(hidden, most_bytes, most_us):
+@pytest.mark.parametrize(("hidden", "most_bytes"), [((), 100_000), ((64, 32), 150_000)])
+def test_forty_features_are_small(hidden, most_bytes):
+    """How quick they are, benchmarks/onnx_scoring.py judges."""
     random = np.random.Generator(np.random.Philox(7))
     schema = Schema("forty", "1", tuple(Feature(f"f{i}") for i in range(40)))
     x = random.lognormal(3, 2, (1000, 40)).astype(np.float32)
     network = RiskNetwork(schema, Knots.from_histogram(rows_histogram(x, np.ones(1000), schema), schema, 16), hidden)
     data = export(network, PLATT, schema)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    medians = []
-    for _ in range(5):
-        taken = []
-        for i in range(400):
-            begin = time.perf_counter_ns()
-            session.run(None, {INPUT: x[i : i + 1]})
-            taken.append(time.perf_counter_ns() - begin)
-        medians.append(np.median(taken) / 1000)
     assert len(data) <= most_bytes
-    assert min(medians) <= 3 * most_us  # room for busy machines; benchmarks/onnx_scoring.py holds the figure itself
+    assert run(data, x)["pd"].shape == (1000,)
