@@ -12,6 +12,8 @@
 #include <thread>
 #include <vector>
 
+#include "pool.hpp"
+
 namespace ps {
 
 // A new thread may wait its turn, a few milliseconds, on the processor of the one that made it, with others idle: it
@@ -27,6 +29,8 @@ static void elsewhere(std::thread &thread) {
 }
 
 void parallel(int32_t threads, void (*work)(void *, int32_t), void *context) {
+    if (threads < 2) return work(context, 0);
+    if (pooled(threads, work, context)) return;
     std::vector<std::thread> others;
     try {
         others.reserve(static_cast<size_t>(std::max(threads, 1)));
