@@ -19,7 +19,7 @@ from results import FIRST_SPLIT, ID, PROTECTED, TARGET, table_path
 
 from simulation.dataset import Dataset
 from simulation.engine.choice import choose
-from simulation.redteam.poisoning_attacks import ATTACKS
+from simulation.redteam.poisoning_attacks import ATTACKS, NONE
 from simulation.redteam.poisoning_scenes import Setting
 from simulation.redteam.poisoning_table import Cell, Run, cells, lines, sweep
 from simulation.table import TableChoice, read_table
@@ -76,13 +76,13 @@ def main() -> None:
     given = parser.parse_args()
     earlier = [Run.from_dict(raw) for path in given.add for raw in json.loads(path.read_text())["runs"]]
     runs = list({(run.cell, run.seed): run for run in earlier}.values())
-    known = {(run.cell, run.seed) for run in runs}
+    known = {(run.cell, run.seed) for run in runs if run.pull or run.cell.attack != NONE.name}
     engine = choose()[0]
     for name in [name for name in given.blocks.split(",") if name]:
         for seed in range(1 if given.quick else given.seeds):
             wanted = [cell for cell in blocks()[name] if (cell, seed) not in known]
             for run in sweep(load, wanted, [seed], engine):
-                runs.append(run)
+                runs = [other for other in runs if (other.cell, other.seed) != (run.cell, run.seed)] + [run]
                 print(
                     name, run.cell.setting.rule, run.cell.attack, run.cell.share, seed, run.auc, run.success, flush=True
                 )

@@ -36,8 +36,12 @@ APPROVED = 0.7  # share of held-out rows that a lender would approve; a backdoor
 @dataclass(frozen=True)
 class Outcome:
     """What came of a training. `auc` on held-out rows; `success`: share of held-out bad rows with the trigger that are
-    approved; rounds in which the sum's norm was impossible or unusual; largest growth of its signal in one round. `auc`
-    and `success` are None where the model left the finite numbers, which ends a real run."""
+    approved; rounds in which the sum's norm was impossible or unusual; largest growth of its signal in one round; `pull`,
+    the strongest mean of a round in clip norms, its intercept left out. `auc` and `success` are None where the model left
+    the finite numbers, which ends a real run.
+
+    Hostile phones, a share f of all, that push against the honest mean with the whole clip norm turn it where its pull
+    is below f / (1 - f)."""
 
     auc: float | None
     success: float | None
@@ -45,17 +49,21 @@ class Outcome:
     impossible: int
     unusual: int
     growth: float
+    pull: float
 
 
 @dataclass
 class _Watch:
-    """Alarms so far."""
+    """Alarms so far, and the pull of each round's mean."""
 
     alarms: list[Alarm] = field(default_factory=list)
+    pulls: list[float] = field(default_factory=list)
 
     def see(self, release: Release, phase: Phase, scene: Scene) -> None:
         plan, scale = scene.plan, scene.plan.privacy.grid_scale
         sigma = grid_sigma(phase.charge, scale) if phase.charge and phase.charge.noise_multiplier else 0
+        whole = scale * plan.local.clip_norm * max(release.phones, 1)
+        self.pulls.append(float(np.linalg.norm(release.noised[1:].astype(np.float64))) / whole)
         self.alarms.append(
             watch(
                 release.noised,
@@ -170,4 +178,5 @@ def _outcome(area: float | None, success: float | None, hostile: NDArray[np.bool
         sum(alarm.impossible for alarm in watched.alarms),
         sum(alarm.unusual and not alarm.impossible for alarm in watched.alarms),
         watched.growth(),
+        max(watched.pulls, default=0.0),
     )

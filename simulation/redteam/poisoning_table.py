@@ -42,6 +42,7 @@ class Run:
     impossible: int
     unusual: int
     growth: float
+    pull: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, the cell's beside the figures."""
@@ -62,7 +63,7 @@ class Run:
 @dataclass(frozen=True)
 class Line:
     """A cell's figures over seeds: mean and sample sd; `loss` is paired with the same seed's training without attack
-    under the same setting. `flagged`: share of rounds with an impossible norm, `odd`: with an unusual one."""
+    under the same setting. `flagged`: share of rounds with an impossible norm, `odd`: with an unusual one; `pull`: the mean over seeds."""
 
     cell: Cell
     runs: int
@@ -76,6 +77,7 @@ class Line:
     flagged: float
     odd: float
     growth: float
+    pull: float
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values only."""
@@ -144,6 +146,7 @@ def _line(cell: Cell, runs: Sequence[Run], clean: dict[tuple[Setting, int], floa
         sum(run.impossible for run in runs) / rounds,
         sum(run.unusual for run in runs) / rounds,
         max(run.growth for run in runs),
+        float(np.mean([run.pull for run in runs])),
     )
 
 
