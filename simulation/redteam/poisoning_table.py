@@ -63,7 +63,8 @@ class Run:
 @dataclass(frozen=True)
 class Line:
     """A cell's figures over seeds: mean and sample sd; `loss` is paired with the same seed's training without attack
-    under the same setting. `flagged`: share of rounds with an impossible norm, `odd`: with an unusual one; `pull`: the mean over seeds."""
+    under the same setting. `flagged`: share of rounds with an impossible norm, `odd`: with an unusual one; `pull`: the
+    mean over seeds."""
 
     cell: Cell
     runs: int
