@@ -37,8 +37,8 @@ APPROVED = 0.7  # share of held-out rows that a lender would approve; a backdoor
 class Outcome:
     """What came of a training. `auc` on held-out rows; `success`: share of held-out bad rows with the trigger that are
     approved; rounds in which the sum's norm was impossible or unusual; largest growth of its signal in one round;
-    `pull`, the strongest mean of a round in clip norms, its intercept left out. `auc` and `success` are None where the
-    model left the finite numbers, which ends a real run.
+    `pull`, the longest noised mean of a round in clip norms, its intercept left out. `auc` and `success` are None where
+    the model left the finite numbers, which ends a real run.
 
     Hostile phones, a share f of all, that push against the honest mean with the whole clip norm turn it where its pull
     is below f / (1 - f)."""

@@ -104,6 +104,12 @@ def show(console: Console, found: list[Line]) -> None:
         console.print(table)
         if rule != "mean":
             console.print(f"[red]{IN_THE_CLEAR}[/red]")
+        for line in mine:
+            if rule == "mean" and line.cell.attack == "none" and not line.cell.setting.epsilon:
+                console.print(
+                    f"honest phones pull at most {line.pull:.3f} clip norms one way; hostile ones turn that from "
+                    f"{line.pull / (1 + line.pull):.1%} of the phones on"
+                )
     for line in missed(found):
         console.print(f"[red]{line.cell.attack} at a tenth of the phones costs {line.loss:.3f}, above {GATE:g}[/red]")
 

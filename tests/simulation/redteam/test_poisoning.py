@@ -11,8 +11,11 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from fl_client.phones import Task
 from fl_server import rounds
+from fl_server.rounds import Release, State
 from model.errors import InputError
+from simulation.bylevel import counted
 from simulation.engine.batched import BatchedEngine
 from simulation.engine.choice import choose
 from simulation.federate import federate
@@ -255,3 +258,19 @@ def test_the_commands_module_alone_loads_no_torch() -> None:
 
     code = "import sys, simulation.redteam.poisoning_command; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+def test_pull_is_the_longest_mean_of_a_round_without_its_intercept(small: Scene, clean: Outcome) -> None:
+    """Of the first round, by hand; and longer trainings find no shorter one."""
+    once = replace(small, plan=replace(small.plan, rounds=1))
+    task = Task("knots", 0, once.plan, None, np.zeros(0, np.float32))
+    phones = once.train.phones
+    release = Release("knots", 0, phones, phones, phones, (), counted(task, once.honest))
+    state = rounds.close(once.plan, State(), release)
+    asked = Task("train", 1, once.plan, state.knots, rounds.question(once.plan, state, "train"))
+    mean = ENGINE.train(once.honest, asked, 0).sum / (once.plan.privacy.grid_scale * phones)
+    by_hand = float(np.linalg.norm(mean[1:])) / once.plan.local.clip_norm
+    alone = train(once, NONE, 0.0, 0, ENGINE).pull
+    assert alone == pytest.approx(by_hand, rel=1e-9)
+    assert alone < float(np.linalg.norm(mean)) / once.plan.local.clip_norm
+    assert clean.pull >= alone * (1 - 1e-6)
