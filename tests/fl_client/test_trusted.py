@@ -662,7 +662,7 @@ def theirs(parts: Parts, folder: Path) -> bool:
 
 
 KEY_SETS = st.sampled_from([(), (key(1),), (key(3),), (key(1), key(2)), (key(1), key(3)), (key(2), key(9)), (key(9),)])
-COMMON = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+COMMON = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 
 @COMMON

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model import canonical
@@ -40,7 +40,7 @@ def test_what_was_found_once_is_refused_or_taken(path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", DOORS)
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**64 - 1), raw=st.binary(max_size=300))
 def test_case_13_near_good_and_random_bytes_are_taken_or_refused(name: str, seed: int, raw: bytes) -> None:
     kept = DOORS[name].seeds

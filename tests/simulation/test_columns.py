@@ -67,7 +67,7 @@ cell = st.one_of(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(cells=st.lists(cell, min_size=1, max_size=20))
 def test_numbers_survive_the_file(tmp_path: Path, cells: list[float | int | None]) -> None:
     text = "a,b\n" + "".join(f"{'' if c is None else repr(c)},x\n" for c in cells)
@@ -78,7 +78,7 @@ def test_numbers_survive_the_file(tmp_path: Path, cells: list[float | int | None
 word = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), min_size=1, max_size=12)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(words=st.lists(word, min_size=1, max_size=10))
 def test_texts_survive_the_file(tmp_path: Path, words: list[str]) -> None:
     quoted = ['"' + text.replace('"', '""') + '"' for text in words]

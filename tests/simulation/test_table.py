@@ -62,7 +62,7 @@ def test_text_becomes_the_public_hash_of_its_text(tmp_path: Path) -> None:
     assert hash_code("city", "Pune", BUCKETS) != hash_code("town", "Pune", BUCKETS)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     rows=st.lists(
         st.tuples(
