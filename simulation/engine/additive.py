@@ -7,7 +7,7 @@ a product of its rows and their slopes. Rows stand in pieces of few, so that eac
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from fl_client.batches import steps_of
 from fl_client.update import encode_rows
 from model.errors import RoundError
+from simulation.engine.chunks import Limits, Updates
 from simulation.engine.problem import Hats, Problem
 from simulation.engine.schedule import Schedule
 from simulation.engine.space import Space
@@ -44,13 +45,13 @@ class AdditiveUpdates:
         """See `Updates.rows`."""
         return self.values[kept[:, None], self.place]
 
-    def encode(self, norm: float, scale: int) -> NDArray[np.float64]:
+    def encode(self, norm: float, scale: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """See `Updates.encode`."""
-        return encode_rows(self.values, norm, scale)[1]
+        return encode_rows(self.values, norm, scale)[1], self.sum()
 
     def sum(self) -> NDArray[np.float64]:
         """See `Updates.sum`."""
-        return np.asarray(self.values.sum(axis=0)[self.place])
+        return np.asarray(self.values.sum(axis=0))
 
 
 @dataclass(frozen=True)
@@ -105,14 +106,15 @@ class Additive:
         return np.asarray(np.concatenate(parts) + self.sent[-1] * self.hats.bias / features, dtype=np.float32)
 
     @property
-    def phones(self) -> int:
-        """Phones a chunk."""
-        return min(max(NUMBERS // len(self.sent), 16), MOST)
+    def size(self) -> int:
+        """Numbers of an update, padding included."""
+        return len(self.sent)
 
     @property
-    def rows(self) -> int:
-        """Rows of one step a chunk."""
-        return ROWS
+    def limits(self) -> Limits:
+        """How large a chunk may be."""
+        phones = min(max(NUMBERS // self.size, 16), MOST)
+        return Limits(phones, ROWS, phones, ROWS)
 
     @contextmanager
     def threads(self) -> Iterator[int]:
@@ -120,13 +122,13 @@ class Additive:
         _ = self._scores if self._small else None  # once, before the threads ask for it
         yield default_threads()
 
-    def begin(self) -> None:
-        """Nothing to prepare."""
+    def working(self) -> AbstractContextManager[None]:
+        """Around all that one thread trains."""
+        return np.errstate(over="ignore", invalid="ignore")  # `encode_rows` refuses what comes of it
 
-    def updates(self, phones: Ints, space: Space) -> AdditiveUpdates:
+    def updates(self, phones: Ints, space: Space) -> Iterator[tuple[slice, Updates]]:
         """Raw updates of labelled phones sorted by falling length. The change is kept apart, so no digits cancel."""
-        with np.errstate(over="ignore", invalid="ignore"):  # `encode_rows` refuses what comes of it
-            return self._trained(phones, space)
+        yield slice(None), self._trained(phones, space)
 
     def _trained(self, phones: Ints, space: Space) -> AdditiveUpdates:
         schedule, local = Schedule(self.problem, phones), self.problem.local
@@ -135,17 +137,15 @@ class Additive:
             rows, weights = schedule.at(step)
             now = change[: len(rows)]
             here = (self.sent + now).astype(np.float32) if step else None
-            weights = weights * np.float32(-local.learning_rate)
-            parts = _parts(rows.shape)
+            weights, parts = weights * np.float32(-local.learning_rate), _parts(rows.shape)
             for i, part in enumerate(parts):
                 cut = _pieces(rows[:, part])
                 if step == 0 or schedule.shuffled or len(parts) > 1:
                     levels, x = self._inputs(cut, space)
-                logits = (
-                    self._sent_logits(levels, x) if here is None else _own_logits(here, x[: len(cut)], self.hats.bias)
-                )
+                mine = x[: len(cut)]
+                logits = self._sent_logits(levels, x) if here is None else _own_logits(here, mine, self.hats.bias)
                 slope = (0.5 * (1 + np.tanh(logits / 2)) - self.problem.y[cut]) * _pieces(weights[:, part], 0)
-                self._add(now, slope, x[: len(cut)], 1.0 if i else keep if step else 0.0)
+                self._add(now, slope, mine, 1.0 if i else keep if step else 0.0)
         return AdditiveUpdates(change, self.place)
 
     def _add(self, now: Matrix, slope: Floats, x: Floats, keep: float) -> None:

@@ -18,11 +18,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from simulation.engine.additive import Additive, Ints
+from simulation.engine.chunks import Limits, Updates
 from simulation.engine.schedule import Schedule
 from simulation.engine.space import Space
-from simulation.engine.tally import StackedUpdates, exact_group, one_thread_an_operation
+from simulation.engine.tally import StackedUpdates, exact_group, no_records, one_thread_an_operation
 
 NUMBERS, MOST = 400_000, 4096  # weights of a chunk's phones, and phones
+ROWS = 1 << 13  # of a chunk
 
 
 @dataclass(frozen=True)
@@ -40,14 +42,10 @@ class Bags(Additive):
         return self.hats.start.astype(np.int32)
 
     @property
-    def phones(self) -> int:
-        """Phones a chunk."""
-        return min(max(NUMBERS // len(self.sent), 16), MOST)
-
-    @property
-    def rows(self) -> int:
-        """Rows of one step a chunk."""
-        return 1 << 13
+    def limits(self) -> Limits:
+        """How large a chunk may be."""
+        phones = min(max(NUMBERS // self.size, 16), MOST)
+        return Limits(phones, ROWS, phones, ROWS)
 
     @contextmanager
     def threads(self) -> Iterator[int]:
@@ -56,14 +54,15 @@ class Bags(Additive):
         with one_thread_an_operation() as granted:
             yield granted
 
-    def begin(self) -> None:
-        """One thread an operation."""
-        torch.set_num_threads(1)
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """One thread an operation; `encode_parts` refuses what leaves the finite numbers."""
+        with no_records(), super().working():
+            yield
 
-    def updates(self, phones: Ints, space: Space) -> StackedUpdates:  # type: ignore[override]
+    def updates(self, phones: Ints, space: Space) -> Iterator[tuple[slice, Updates]]:
         """Raw updates of labelled phones sorted by falling length."""
-        with np.errstate(over="ignore", invalid="ignore"):  # `encode_parts` refuses what comes of it
-            return self._stepped(phones)
+        yield slice(None), self._stepped(phones)
 
     def _stepped(self, phones: Ints) -> StackedUpdates:
         rows, weights = Schedule(self.problem, phones).at(0)

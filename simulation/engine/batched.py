@@ -7,7 +7,7 @@ updates only the norms and a sample are kept.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Lock
 
 import numpy as np
@@ -18,8 +18,7 @@ from simulation.engine.chunks import Ints, Trainer, Updates, chunks, over
 from simulation.engine.inputs import problem_of
 from simulation.engine.problem import Problem
 from simulation.engine.protocol import Crowd, Trained
-
-SMALLEST = 16  # phones a chunk, unless told otherwise
+from simulation.engine.space import Space
 
 
 @dataclass(frozen=True)
@@ -36,45 +35,51 @@ class BatchedEngine:
 
     def solve(self, problem: Problem, sample: int = 0) -> Trained:
         """One round of `problem`. UpdateError where a phone's training leaves the finite numbers."""
-        norms = np.zeros(len(problem.counts))
+        norms, trainer = np.zeros(len(problem.counts)), trainer_of(problem)
         shape = (min(sample, len(norms)), problem.dimension)
         raw, units = np.zeros(shape), np.zeros(shape, dtype=np.int64)
-        total, lock = np.zeros(problem.dimension, dtype=np.int64), Lock()
+        total, lock = np.zeros(trainer.size, dtype=np.int64), Lock()
 
         def one(phones: Ints, updates: Updates) -> None:
             kept = np.flatnonzero(phones < sample)
             if len(kept):
                 raw[phones[kept]] = updates.rows(kept)
-            norms[phones] = updates.encode(problem.local.clip_norm, problem.scale)
+            norms[phones], part = updates.encode(problem.local.clip_norm, problem.scale)
             if len(kept):
                 units[phones[kept]] = updates.rows(kept)
-            part = updates.sum().astype(np.int64)
+            whole = part.astype(np.int64)
             with lock:
-                np.add(total, part, out=total)
+                np.add(total, whole, out=total)
 
-        self._each(problem, one)
-        return Trained(total, norms, raw, units)
+        self._each(problem, trainer, one)
+        return Trained(total[trainer.place], norms, raw, units)
 
     def plain(self, problem: Problem) -> NDArray[np.float64]:
         """The sum of raw updates (d,), neither clipped nor on the grid: what clip and encode are measured against."""
-        total, lock = np.zeros(problem.dimension), Lock()
+        trainer, lock = trainer_of(problem), Lock()
+        total = np.zeros(trainer.size)
 
         def one(_: Ints, updates: Updates) -> None:
             part = updates.sum()
             with lock:
                 np.add(total, part, out=total)
 
-        self._each(problem, one)
-        return total
+        self._each(problem, trainer, one)
+        return np.asarray(total[trainer.place])
 
-    def _each(self, problem: Problem, one: Callable[[Ints, Updates], None]) -> None:
+    def _each(self, problem: Problem, trainer: Trainer, one: Callable[[Ints, Updates], None]) -> None:
         """Train every chunk and hand its updates over."""
-        trainer = trainer_of(problem)
+
+        def chunk(phones: Ints, space: Space) -> None:
+            for which, updates in trainer.updates(phones, space):
+                one(phones[which], updates)
+
+        limits = trainer.limits
+        if self.chunk:
+            limits = replace(limits, phones=self.chunk, single=self.chunk)
         with trainer.threads() as granted:
             threads = self.threads or granted
-            share = max(-(-len(problem.counts) // threads), SMALLEST)
-            work = chunks(problem, self.chunk or min(trainer.phones, share), trainer.rows)
-            over(work, threads, lambda phones, space: one(phones, trainer.updates(phones, space)), trainer.begin)
+            over(chunks(problem, limits, 1 / threads), threads, chunk, trainer.working)
 
 
 def trainer_of(problem: Problem) -> Trainer:

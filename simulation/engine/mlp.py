@@ -2,29 +2,31 @@
 
 A chunk's phones stand sorted by length, so those that still train are a prefix. All leave from the weights sent: the
 first step needs none of their own, one product serves every row. From then on a phone's weights are its change so far
-plus the weights sent; the change itself is what is added up, so no digits cancel in the end.
+plus the weights sent; the change itself is what is added up, so no digits cancel in the end. What rows and the weights
+sent feed into the first layer never changes: it is one product for all steps, and a step adds what the change feeds in.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from simulation.engine import layers
+from simulation.engine.chunks import Limits, Updates
 from simulation.engine.problem import Columns, Dense, Problem
-from simulation.engine.schedule import Schedule
+from simulation.engine.schedule import Part, Schedule, windows
 from simulation.engine.space import Space
-from simulation.engine.tally import StackedUpdates, exact_group, one_thread_an_operation
+from simulation.engine.tally import BLOCK, StackedUpdates, exact_group, no_records, one_thread_an_operation
 
 Layers = list[tuple[Tensor, Tensor]]
 Ints = NDArray[np.int64]
-Floats = NDArray[np.float32]
 LEAST = -1e38  # what float32 holds
 ROWS = 1 << 14  # trained on at a time
 NUMBERS, MOST = 1_000_000, 4096  # weights of a chunk's phones, and phones
@@ -39,24 +41,22 @@ class Mlp:
     @cached_property
     def sent(self) -> Layers:
         """The model received: per layer matrix (in, out) and bias (1, out)."""
-        return _views(torch.from_numpy(self.problem.flat.copy()), self.problem.shapes)
+        return views(torch.from_numpy(self.problem.flat.copy()), self.problem.shapes)
 
-    @cached_property
+    @property
     def place(self) -> Ints:
         """Where each number of the flat model lies among the parts laid end to end, (d,)."""
-        places = _views(torch.arange(self.problem.dimension), self.problem.shapes)
-        big, small = self._split([part.flatten() for layer in places for part in layer])
-        return np.argsort(torch.cat([*big, *small]).numpy())
+        return _places(self.problem.shapes)
 
     @property
-    def phones(self) -> int:
-        """Phones a chunk."""
-        return min(max(NUMBERS // self.problem.dimension, 16), MOST)
+    def size(self) -> int:
+        """Numbers of an update."""
+        return self.problem.dimension
 
     @property
-    def rows(self) -> int:
-        """Rows of one step a chunk."""
-        return ROWS
+    def limits(self) -> Limits:
+        """How large a chunk may be."""
+        return Limits(min(max(NUMBERS // self.size, 16), MOST), ROWS, MOST, ROWS // 4)
 
     @contextmanager
     def threads(self) -> Iterator[int]:
@@ -64,29 +64,60 @@ class Mlp:
         with one_thread_an_operation() as granted:
             yield granted
 
-    def begin(self) -> None:
+    def working(self) -> AbstractContextManager[None]:
         """One thread an operation."""
-        torch.set_num_threads(1)
+        return no_records()
 
-    def updates(self, phones: Ints, space: Space) -> StackedUpdates:
+    def updates(self, phones: Ints, space: Space) -> Iterator[tuple[slice, Updates]]:
         """Raw updates of labelled phones sorted by falling length."""
-        schedule, local = Schedule(self.problem, phones), self.problem.local
-        keep, change = max(1 - local.learning_rate * local.prox, LEAST), self._stack("change", len(phones), space)
+        schedule = Schedule(self.problem, phones)
+        if schedule.length == 1 and len(phones) * schedule.batch <= ROWS:
+            yield from self._single(schedule, space)
+        else:
+            yield slice(None), self._several(schedule, space)
+
+    def _single(self, schedule: Schedule, space: Space) -> Iterator[tuple[slice, Updates]]:
+        """One step each: all rows go through the weights sent at once, and updates exist a cacheful at a time."""
+        parts = list(schedule.alike(BLOCK))
+        x, y, w = self._batch(parts, space)
+        seen, slopes = layers.single(x, y, w, self.sent, _room(space, "room", len(x) * self._numbers_a_row))
+        change, at = self._stack("change", min(len(schedule.phones), BLOCK), space), 0
+        for part in parts:
+            phones, length = part.rows.shape
+            now = first(change, phones)
+            layers.formed(now, x, seen, slopes, at, length)
+            yield slice(part.at, part.at + phones), self._stacked(now)
+            at += part.rows.size
+
+    def _several(self, schedule: Schedule, space: Space) -> StackedUpdates:
+        """Any number of steps."""
+        change = self._stack("change", len(schedule.phones), space)
         own = self._stack("own", schedule.active(1), space)
-        for step in range(schedule.length):
-            rows, weights = schedule.at(step)
-            weights = weights * np.float32(-local.learning_rate)
-            now = _first(change, len(rows))
-            here = self._moved(now, _first(own, len(rows))) if step else self.sent
-            size = max(ROWS // len(rows), 1)
-            for at in range(0, rows.shape[1], size):
-                part = slice(at, at + size)
-                seen = forward(here, inputs(self.problem, rows[:, part], space), space)
-                slope = seen.pop().sigmoid_().sub_(_column(self.problem.y.take(rows[:, part])))
-                slope.mul_(_column(weights[:, part]))
-                backward(here, now, seen, slope, 1.0 if at else keep if step else 0.0, space)
-        big, small = self._split([part.flatten(1) for layer in change for part in layer])
-        return StackedUpdates([*big, torch.cat(small, dim=1)], self.place, exact_group(self.problem))
+        for window in windows(schedule.parts(ROWS), ROWS):
+            x, y, w = self._batch(window, space)
+            parts = [(part.step, *part.rows.shape, part.first, part.whole) for part in window]
+            most = max(part.rows.size for part in window) * self._numbers_a_row
+            room, z = _room(space, "room", most), _room(space, "z", len(x), self.sent[0][0].shape[1])
+            layers.several(x, y, w, parts, self.sent, change, own, self.keep, z, room)
+        return self._stacked(change)
+
+    @property
+    def _numbers_a_row(self) -> int:
+        """Of a row's way forward and back."""
+        return 2 * sum(self.problem.hidden) + 1
+
+    @cached_property
+    def keep(self) -> float:
+        """What the proximal term leaves of a change at each step."""
+        return max(1 - self.problem.local.learning_rate * self.problem.local.prox, LEAST)
+
+    def _batch(self, parts: list[Part], space: Space) -> tuple[Tensor, Tensor, Tensor]:
+        """Rows of these parts one after the other: inputs (N, width), labels (N, 1), weights by -rate (N, 1)."""
+        rows = np.concatenate([part.rows.reshape(-1) for part in parts])
+        weights = np.concatenate([part.weights.reshape(-1) for part in parts])
+        weights *= np.float32(-self.problem.local.learning_rate)
+        y = torch.from_numpy(self.problem.y.take(rows)[:, None])
+        return inputs(self.problem, rows, space), y, torch.from_numpy(weights[:, None])
 
     def _stack(self, name: str, phones: int, space: Space) -> Layers:
         """Uninitialised weights of `phones` phones."""
@@ -96,101 +127,52 @@ class Mlp:
 
         return [(new(m, f"{name}{i}"), new(b, f"{name}{i}b")) for i, (m, b) in enumerate(self.sent)]
 
-    def _moved(self, now: Layers, own: Layers) -> Layers:
-        """Phones' own weights: the change so far plus the weights sent."""
-        for layer, change, sent in zip(own, now, self.sent, strict=True):
-            for out, moved, start in zip(layer, change, sent, strict=True):
-                torch.add(moved, start, out=out)
-        return own
-
-    def _split(self, parts: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Parts handled one by one, and those so small that they are put together."""
-        least = self.problem.dimension // 8
-        return [p for p in parts if p.shape[-1] > least], [p for p in parts if p.shape[-1] <= least]
+    def _stacked(self, change: Layers) -> StackedUpdates:
+        big, small = _split([part.flatten(1) for layer in change for part in layer], self.size)
+        return StackedUpdates([*big, torch.cat(small, dim=1)], self.place, exact_group(self.problem))
 
 
-def _first(layers: Layers, phones: int) -> Layers:
-    return [(matrix[:phones], bias[:phones]) for matrix, bias in layers]
+def _split(parts: list[Tensor], dimension: int) -> tuple[list[Tensor], list[Tensor]]:
+    """Parts handled one by one, and those so small that they are put together."""
+    least = dimension // 8
+    return [p for p in parts if p.shape[-1] > least], [p for p in parts if p.shape[-1] <= least]
 
 
-def _column(values: Floats) -> Tensor:
-    return torch.from_numpy(values)[:, :, None]
+@lru_cache(maxsize=16)
+def _places(shapes: tuple[tuple[int, int], ...]) -> Ints:
+    """See `Mlp.place`: a round of a hundred phones would spend a quarter of its time on it."""
+    dimension = sum(inside * outside + outside for inside, outside in shapes)
+    big, small = _split(
+        [part.flatten() for layer in views(torch.arange(dimension), shapes) for part in layer], dimension
+    )
+    return np.argsort(torch.cat([*big, *small]).numpy())
 
 
-def _views(flat: Tensor, shapes: tuple[tuple[int, int], ...]) -> Layers:
-    """Per layer (matrix (in, out), bias (1, out)) of a flat model."""
-    views, at = [], 0
-    for inside, outside in shapes:
-        end = at + inside * outside
-        views.append((flat[at:end].view(inside, outside), flat[end : end + outside].view(1, outside)))
-        at = end + outside
-    return views
-
-
-def forward(layers: Layers, x: Tensor, space: Space) -> list[Tensor]:
-    """[x (A, L, width), outputs of the hidden layers, logits (A, L, 1)] for shared (in, out) or own (A, in, out)."""
-    seen = [x]
-    for i, (matrix, bias) in enumerate(layers):
-        out = torch.from_numpy(space.take(f"seen{i}", *x.shape[:2], matrix.shape[-1]))
-        if matrix.dim() == 2:
-            torch.mm(seen[-1].flatten(0, 1), matrix, out=out.flatten(0, 1))
-        else:
-            torch.bmm(seen[-1], matrix, out=out)
-        out.add_(bias)  # sooner than a product on top of the bias
-        seen.append(out.tanh_() if i + 1 < len(layers) else out)
-    return seen
-
-
-def backward(layers: Layers, change: Layers, seen: list[Tensor], slope: Tensor, keep: float, space: Space) -> None:
-    """change := keep · change + Σ rows' slopes, layer by layer; `slope` (A, L, 1) is by the logits, length included.
-
-    keep 0 is the first step: what `change` held does not matter.
-    """
-    ones = torch.ones(1, 1, slope.shape[1]).expand(len(slope), -1, -1)
-    for i in reversed(range(len(layers))):
-        if keep == 0:
-            _begin(change[i], seen[i], slope)
-        else:
-            _add(change[i], seen[i], slope, ones, keep)
-        if i == 0:
-            return
-        matrix, below = layers[i][0], torch.from_numpy(space.take(f"slope{i}", *seen[i].shape))
-        if slope.shape[2] == 1:
-            torch.mul(slope, matrix.mT, out=below)
-        elif matrix.dim() == 2:
-            torch.mm(slope.flatten(0, 1), matrix.T, out=below.flatten(0, 1))
-        else:
-            torch.bmm(slope, matrix.mT, out=below)
-        slope = torch.ops.aten.tanh_backward.grad_input(below, seen[i], grad_input=below)
-
-
-def _add(change: tuple[Tensor, Tensor], below: Tensor, slope: Tensor, ones: Tensor, keep: float) -> None:
-    """A layer's further change. One output is taken as a row: MKL is slow at a single column."""
-    matrix, bias = change
-    bias.baddbmm_(ones, slope, beta=keep)
-    if slope.shape[2] == 1:
-        matrix.mT.baddbmm_(slope.mT, below, beta=keep)
-    else:
-        matrix.baddbmm_(below.mT, slope, beta=keep)
-
-
-def _begin(change: tuple[Tensor, Tensor], below: Tensor, slope: Tensor) -> None:
-    """A layer's first change. torch multiplies very small matrices one number at a time, so those are sums here."""
-    matrix, bias = change
-    torch.sum(slope, 1, keepdim=True, out=bias)
-    if slope.shape[2] == 1:
-        torch.sum(below * slope, 1, out=matrix[:, :, 0])
-    else:
-        torch.bmm(below.transpose(1, 2), slope, out=matrix)
+def _room(space: Space, name: str, *shape: int) -> Tensor:
+    return torch.from_numpy(space.take(name, *shape))
 
 
 def inputs(problem: Problem, rows: Ints, space: Space) -> Tensor:
-    """The rows' (A, L) inputs (A, L, width) float32, plain or looked up."""
-    of, place = problem.rows, rows.reshape(-1)
-    x = space.take("x", *rows.shape, of.width)
-    out = x.reshape(len(place), of.width)
+    """The rows' (N,) inputs (N, width) float32, plain or looked up."""
+    of = problem.rows
+    x = space.take("x", len(rows), of.width)
     if isinstance(of, Dense):
-        np.take(of.x, place, axis=0, out=out, mode="clip")
+        np.take(of.x, rows, axis=0, out=x, mode="clip")
     elif isinstance(of, Columns):
-        np.take(of.values, of.codes[place][:, of.feature] + of.table, out=out, mode="clip")
+        np.take(of.values, of.codes[rows][:, of.feature] + of.table, out=x, mode="clip")
     return torch.from_numpy(x)
+
+
+def first(layers_: Layers, phones: int) -> Layers:
+    """The first phones' weights."""
+    return [(matrix[:phones], bias[:phones]) for matrix, bias in layers_]
+
+
+def views(flat: Tensor, shapes: tuple[tuple[int, int], ...]) -> Layers:
+    """Per layer (matrix (in, out), bias (1, out)) of a flat model."""
+    found, at = [], 0
+    for inside, outside in shapes:
+        end = at + inside * outside
+        found.append((flat[at:end].view(inside, outside), flat[end : end + outside].view(1, outside)))
+        at = end + outside
+    return found

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,13 +22,15 @@ from fl_client.batches import batch_weights, steps_of
 from fl_client.update import encode_rows
 from model.contract.plan import LocalTraining
 from model.errors import UpdateError
-from simulation.engine import additive, mlp
+from simulation.engine import additive, mlp, schedule
 from simulation.engine.batched import BatchedEngine, trainer_of
+from simulation.engine.chunks import Limits, chunks
 from simulation.engine.problem import Columns, Dense, Hats, Problem, Rows
 from simulation.engine.tally import encode_parts
 
 Matrix = NDArray[np.float64]
 CLOSE = 2e-6
+ROOT = Path(__file__).parents[3]
 SCALE = 1 << 24  # finer than a plan's: in so small a crowd one unit of 2^-20 is 1e-5 of the sum
 LOCALS = {
     "one step": LocalTraining(1, 0.4, 0, 0.0, 0.1),
@@ -192,6 +198,60 @@ def test_threads_change_nothing(kind: str) -> None:
     np.testing.assert_array_equal(one.sum, two.sum)
     np.testing.assert_array_equal(one.raw, two.raw)
     assert torch.get_num_threads() == own
+
+
+def test_many_phones_of_one_step_come_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mlp, "BLOCK", 4)
+    problem = problem_of("dense", LocalTraining(0, 0.4, 8, 0.0, 0.1, 1), 90)  # some make one step, some more
+    raw = loop(problem)
+    units, norms = encode_rows(raw.copy(), 0.1, SCALE)
+    trained = BatchedEngine().solve(problem, 90)
+    assert off(trained.sum, units.sum(axis=0)) <= CLOSE and off(trained.raw, raw) <= CLOSE
+    np.testing.assert_allclose(trained.norms, norms, rtol=CLOSE, atol=1e-9)
+    np.testing.assert_array_equal(trained.units.sum(axis=0), trained.sum)
+
+
+def test_chunks_hold_every_labelled_phone_once() -> None:
+    problem = problem_of("dense", LocalTraining(0, 0.4, 8, 0.0, 0.1, 1), 300)
+    for share in (1.0, 0.5, 0.1):
+        found = list(chunks(problem, Limits(20, 1 << 10, 70, 1 << 9), share))
+        assert sorted(np.concatenate(found)) == list(np.flatnonzero(problem.counts))
+        for phones in found:
+            counts = problem.counts[phones]
+            single = counts[0] <= 8
+            assert (np.diff(counts) <= 0).all() and single == (counts[-1] <= 8)
+            assert len(phones) <= (70 if single else 20) and len(phones) * min(counts[0], 8) <= (
+                512 if single else 1024
+            )
+
+
+@pytest.mark.parametrize("bits", [64, 8, 1])
+def test_orders_are_those_of_a_stable_sort_of_hashes(bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    problem, counts = problem_of("dense", LOCALS["an epoch"]), np.array([[37], [36], [5]])
+    ids, epoch, real = problem.ids[:3, None], np.zeros((3, 1), np.int64), schedule.mix
+    few = np.uint64(
+        (1 << bits) - 1
+    )  # hashes that differ in so many last bits alone: they tie, or hide behind a position
+    monkeypatch.setattr(schedule, "mix", lambda *words: real(*words) & few)
+    found = schedule._orders(problem, ids, epoch, counts, 37)
+    for i, count in enumerate(counts[:, 0]):
+        key = real(ids[i], problem.seed, problem.round, 0, np.arange(count)) & few
+        np.testing.assert_array_equal(found[i, :count], np.argsort(key, kind="stable"))
+
+
+def test_without_torchscript_a_round_is_the_same() -> None:
+    wanted = BatchedEngine().solve(problem_of("dense", LOCALS["epochs and prox"])).sum
+    code = (
+        "from tests.simulation.engine.test_batched import *\nimport torch\n"
+        "from simulation.engine import layers\n"
+        "assert not isinstance(layers.several, torch.jit.ScriptFunction)\n"
+        "print(*BatchedEngine().solve(problem_of('dense', LOCALS['epochs and prox'])).sum)"
+    )
+    run = [sys.executable, "-c", code]
+    done = subprocess.run(
+        run, cwd=ROOT, env={**os.environ, "PYTORCH_JIT": "0"}, capture_output=True, text=True, check=True
+    )
+    np.testing.assert_array_equal(np.array(done.stdout.split(), np.int64), wanted)
 
 
 @pytest.mark.parametrize("kind", ["dense", "columns", "hats"])
