@@ -4,9 +4,10 @@ One number, ρ of zero-concentrated differential privacy, adds up over releases:
 noise multiplier z costs ρ = 1/(2z²) (Bun & Steinke 2016, Prop. 1.6; Canonne, Kamath & Steinke 2020, Thm 4). No
 amplification by sampling is taken: the phone cannot check who else was drawn.
 
-z is what the phone can rely on in the plan's mode: in helper one server's noise, in pairwise that of h honest phones
-together, in local its own, in central the coordinator's against whoever reads releases. In pairwise and local an answer
-given twice is two draws of noise over the same data, so it is charged twice.
+z is what the phone can rely on in the plan's mode: in helper the lesser of the two servers' noises, for whoever of them
+sees more of the phone is who it must reckon with (13.16), in pairwise that of h honest phones together, in local its
+own, in central the coordinator's against whoever reads releases. In pairwise and local an answer given twice is two
+draws of noise over the same data, so it is charged twice.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Spend:
 
 
 def rho(charge: GaussianRelease) -> float:
-    """ρ of ONE of the charge's releases; infinite without noise."""
+    """ρ of ONE release under the charge's noise; infinite without noise."""
     return math.inf if charge.noise_multiplier == 0 else 1 / (2 * charge.noise_multiplier**2)
 
 
@@ -72,7 +73,8 @@ class Ledger:
 
     def require(self, plan: TrainingPlan, split: str, now: int) -> None:
         """BudgetError unless everything `plan` may ask of a phone of `split` fits under the yearly cap."""
-        planned = math.fsum(c.count * rho(c) for c in plan.privacy.charges if c.split in (split, "all"))
+        mine = (c for c in plan.privacy.charges if c.split in (split, "all"))
+        planned = math.fsum(c.count * rho(plan.privacy.weakest(c)) for c in mine)
         already = math.fsum(s.rho for s in self.spends() if s.plan_digest == plan.digest)
         self._fits(max(planned - already, 0.0), now)
 
@@ -109,8 +111,9 @@ class Ledger:
                     raise BudgetError(f"{name} {round_} was answered about another model; refuse this round")
                 if plan.privacy.mode not in NEW_NOISE:
                     return spend
-        self._fits(rho(release), now)
-        spend = Spend(plan.digest, name, round_, rho(release), now, question)
+        cost = rho(plan.privacy.weakest(release))
+        self._fits(cost, now)
+        spend = Spend(plan.digest, name, round_, cost, now, question)
         self.store.append(_TABLE, dict(vars(spend)))
         return spend
 

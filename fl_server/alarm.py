@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from fl_server.rounds import Release
 from model.contract.plan import TrainingPlan
-from model.contract.releases import charge_of, share_sigma
+from model.contract.releases import charge_of, total_sigma
 from model.errors import RoundError
 
 FALSE_ALARM = 1e-6  # probability, a round, that `impossible` is said of honest clipped phones
@@ -69,7 +69,7 @@ def watch(
 ) -> Alarm:
     """The alarm of one round: a released sum (d,) of `phones` updates of norm ≤ `clip`, on the grid of 1/`scale`.
 
-    `sigma` is the standard deviation, in grid units, of all noise in the sum together: two servers' is √2 of one's.
+    `sigma` is the standard deviation, in grid units, of all noise in the sum together, both servers' in mode helper.
     `earlier` are the signals of the rounds before. RoundError for numbers that describe no sum.
     """
     if released.ndim != 1 or phones < 0 or not clip > 0 or scale < 1 or not sigma >= 0:
@@ -119,9 +119,7 @@ def signal_norm(norm: float, dim: int, sigma: float) -> float:
 
 def _sigma(plan: TrainingPlan, phones: int) -> float:
     """σ, in grid units, of all the noise in a training sum of so many phones."""
-    charge = charge_of(plan, "train")
-    parties = {"helper": 2, "pairwise": phones, "local": phones}.get(plan.privacy.mode, 1)
-    return math.sqrt(parties) * share_sigma(plan, charge) if charge else 0.0
+    return total_sigma(plan, charge_of(plan, "train"), phones)
 
 
 def _usual(earlier: Sequence[float], dim: int, sigma: float, tail: float) -> float | None:

@@ -149,7 +149,8 @@ class Coordinator:
         """Draw the server's noise, once, and commit."""
         self._checkpoint.drawing(phase)
         by_server = self.plan.privacy.mode in BY_SERVER
-        charge = phase.charge if by_server else None  # else the noise is in the answers
+        # Else the noise is in the answers. In mode helper the plan may ask less of the coordinator than of the helper.
+        charge = self.plan.privacy.weakest(phase.charge) if by_server and phase.charge else None
         drawn = noised(total, charge, self.plan.privacy.grid_scale, self._source(phase))
         release = Release(phase.kind, phase.round, *counts, drawn)
         self._commit(phase, release)

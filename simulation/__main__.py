@@ -73,6 +73,9 @@ def simulate(
     ] = "central",
     helper: Annotated[Path | None, typer.Option(help="Mode helper: address of a helper's own process.")] = None,
     keys: Annotated[Path | None, typer.Option(help="Folder of the plan's signers, from `pocketscore keys`.")] = None,
+    helper_epsilon: Annotated[
+        float | None, typer.Option(help="Mode helper: the ε against the helper, if it may exceed --epsilon.")
+    ] = None,
     honest: Annotated[float, typer.Option(help="Mode pairwise: share of a cohort whose noise alone must do.")] = 0.7,
     aggregation: Annotated[
         str, typer.Option(help="mean, or with --privacy off: median, trimmed-mean, multikrum or rfa.")
@@ -112,6 +115,7 @@ def simulate(
         privacy=privacy,
         honest=honest,
         aggregation=aggregation,
+        helper_epsilon=helper_epsilon,
     )
     grid = "superlink" if flower else "in-process"
     shared = farms if farms is not None else (2 if aggregation == "mean" else 1)

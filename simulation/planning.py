@@ -17,14 +17,14 @@ from model.privacy.accountant import MAX_DELTA, default_delta
 from model.risk.knots import histogram_sensitivity
 from simulation.attendance import Reach
 from simulation.dataset import Dataset
-from simulation.promises import SHARES, Sizes, Wish, on_the_ring, promise
+from simulation.promises import SHARES, Sizes, Wish, on_the_ring, promise, require_helper_epsilon
 
 __all__ = ["CLIP", "MIN_COHORT", "SHARES", "Options", "build_plan", "cohort_share", "delta_of", "server_optimiser"]
 
 MIN_COHORT = 30
 SHORT_OF_COHORT = 1e-6
 DEFAULT_EPSILON = 1.5
-LEAST_EPSILON = 0.01  # below, noise drowns every figure of any table
+LEAST_EPSILON, MOST_EPSILON = 0.01, 100.0  # below, noise drowns every figure of any table
 LEAST_HONEST = 0.05  # below, an honest phone's noise has to stand for twenty
 LEAST_DELTA = 1e-15  # below, nothing is left of a probability in float64 arithmetic
 LEAST_NOISE, MOST_NOISE = 0.3, 10_000.0  # below, the accountant works for minutes to report an ε of hundreds
@@ -52,6 +52,7 @@ class Options:
     privacy: str = "central"
     honest: float = 0.7
     aggregation: str = "mean"
+    helper_epsilon: float | None = None
 
     @property
     def mode(self) -> str:
@@ -66,7 +67,7 @@ class Options:
     def __post_init__(self) -> None:
         if self.epsilon is not None and self.noise is not None:
             raise InputError("--epsilon and --noise both set the noise; give one of them")
-        if self.epsilon is not None and not LEAST_EPSILON <= self.epsilon <= 100:
+        if self.epsilon is not None and not LEAST_EPSILON <= self.epsilon <= MOST_EPSILON:
             raise InputError(f"--epsilon {self.epsilon:g} is outside {LEAST_EPSILON:g} to 100; 1 to 2 is usual")
         if self.noise is not None and self.noise != 0 and not LEAST_NOISE <= self.noise <= MOST_NOISE:
             raise InputError(
@@ -85,6 +86,7 @@ class Options:
             )
         if self.noise == 0 and self.privacy not in ("central", "off"):
             raise InputError(f"--noise 0 leaves nothing of --privacy {self.privacy}; give one of them")
+        self._check_helper_epsilon()
         if not LEAST_HONEST <= self.honest <= 1:
             raise InputError(f"--honest {self.honest:g} is outside {LEAST_HONEST:g} to 1; .7 is usual")
         if self.aggregation not in AGGREGATIONS:
@@ -99,6 +101,17 @@ class Options:
             raise InputError(f"--participation {self.participation:g} is outside 0 to 1; 1 asks every phone")
         if not 0 <= self.seed < 2**63:
             raise InputError(f"--seed {self.seed} is outside 0 to 2^63; use a smaller number of 0 or more")
+
+    def _check_helper_epsilon(self) -> None:
+        asked = self.helper_epsilon
+        if asked is None:
+            return
+        if self.mode != "helper":
+            raise InputError("--helper-epsilon is about a second server; add --privacy helper, or leave it out")
+        if not LEAST_EPSILON <= asked <= MOST_EPSILON:
+            raise InputError(f"--helper-epsilon {asked:g} is outside {LEAST_EPSILON:g} to 100; 2 is usual beside 1")
+        if self.noise is None:
+            require_helper_epsilon(asked, self.epsilon or DEFAULT_EPSILON)
 
 
 def build_plan(
@@ -153,7 +166,7 @@ def wish_of(options: Options, helper_key: str = "") -> Wish:
     epsilon = None if options.noise is not None else options.epsilon or DEFAULT_EPSILON
     source = "test-seeded" if options.test_seeded else "os"
     key = helper_key if options.mode == "helper" else ""
-    return Wish(options.mode, epsilon, options.noise, options.honest, key, source)
+    return Wish(options.mode, epsilon, options.noise, options.honest, key, source, options.helper_epsilon)
 
 
 def delta_of(options: Options, phones: int) -> float:

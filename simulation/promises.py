@@ -1,21 +1,22 @@
 """The privacy part of a simulated plan: mode, noise, the grid no sum can overflow, honest phones (spec 3.7, 13.10).
 
 The noise is chosen so that the ε asked for holds against the strongest observer the mode promises anything: whoever
-reads releases in mode central; the coordinator, which sees who took part, in modes helper, pairwise and local.
+reads releases in mode central; the coordinator, which sees who took part, in modes helper, pairwise and local. In mode
+helper a larger ε may be asked for against the helper: the coordinator then adds less noise than the helper (13.16).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from model.contract.plan import TrainingPlan
 from model.contract.promise import Neighbours, PrivacyPlan
 from model.errors import BudgetError, ContractError, InputError
-from model.privacy.accountant import calibrate
+from model.privacy.accountant import calibrate, released
 from model.privacy.mechanism import GaussianRelease
-from model.privacy.observers import promised
+from model.privacy.observers import full, noisier, promised
 from model.secagg.circle import degree_of
 from model.secagg.circle import sizes as circles
 from model.secagg.fixedpoint import MAX_WRAP
@@ -25,6 +26,7 @@ from model.secagg.room import LARGEST_SCALE, plan_wraps
 SHARES = {"knots": 0.15, "training": 0.70, "calibration": 0.15}
 GROUP = 1_000  # phones that mode pairwise masks as one sum
 LEAST_SCALE = 1 << 8
+SHARE_STEPS = 10_000  # a share of noise is one of so many
 DROPOUT = 0.1  # phones of a pairwise cohort that may be lost half-way; with the hostile ones, all that are not honest
 LEAST_CORRUPT = 0.05  # hostile phones the graph allows for, however honest they are said to be
 MOST_HONEST = 1 - LEAST_CORRUPT - DROPOUT  # above it a sum needs more phones than there are, and never closes
@@ -42,7 +44,10 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Wish:
-    """What is asked for: mode, ε or training multiplier (None, None is not a wish), honest share, helper's key."""
+    """What is asked for: mode, ε or training multiplier (None, None is not a wish), honest share, helper's key.
+
+    `helper_epsilon` is the ε that may hold against the helper; None for the coordinator's, with equal noises.
+    """
 
     mode: str
     epsilon: float | None
@@ -50,6 +55,7 @@ class Wish:
     honest: float = 0.7
     helper_key: str = ""
     source: str = "os"
+    helper_epsilon: float | None = None
 
 
 def promise(
@@ -71,7 +77,36 @@ def promise(
         helper_key=wish.helper_key,
         honest=honest,
         neighbours=graph,
+        coordinator_noise=coordinator_noise(charges, delta, budget, wish.helper_epsilon),
     )
+
+
+def require_helper_epsilon(asked: float, coordinator: float) -> None:
+    """InputError where the helper is to learn less than the coordinator, whose ε the helper's own noise decides."""
+    if not coordinator <= asked:
+        raise InputError(
+            f"--helper-epsilon {asked:g} is below the coordinator's ε of {coordinator:g}, which two equal noises give "
+            "the helper as well; raise it, or leave it out"
+        )
+
+
+def coordinator_noise(
+    charges: Sequence[GaussianRelease], delta: float, budget: float, helper_epsilon: float | None
+) -> float:
+    """The least share r of the helper's noise at which ε against the helper stays within `helper_epsilon` (13.16).
+
+    All charges, nothing amplified. Up to four decimals, as a plan is read by people; 1 where nothing is asked.
+    InputError for a helper's ε below the coordinator's `budget`.
+    """
+    if helper_epsilon is None:
+        return 1.0
+    require_helper_epsilon(helper_epsilon, budget)
+    low, high = 0, SHARE_STEPS  # r·z costs more than is asked at `low`, no more at `high`
+    while high - low > 1:
+        middle = (low + high) // 2
+        enough = released(noisier(full(charges), middle / SHARE_STEPS), delta) <= helper_epsilon
+        low, high = (low, middle) if enough else (middle, high)
+    return high / SHARE_STEPS
 
 
 def on_the_ring(plan: TrainingPlan) -> TrainingPlan:

@@ -15,6 +15,7 @@ MOST_GROUPS = 8
 ONLY = "[dim]simulation only[/dim]"
 OTHERS = "under the noise it does not make"
 MONTHLY = "taking part every month; a phone's yearly cap (ρ .5) may end it earlier"
+LEDGER = "which a phone's own ledger counts, as the helper meets less noise"
 ONE_HAND = "simulation: both servers in one hand, so nothing was really held apart"
 CHARGED = "[green]charged[/green]"
 
@@ -102,16 +103,18 @@ def _privacy(summary: Mapping[str, Any]) -> Table:
     if eps["alone_round"] is not None:
         table.add_row("ε of one release", _number(eps["alone_round"]), "if every other phone is hostile")
     table.add_row("ε in 1 and 5 years", _years(eps["lifetime"]), MONTHLY)
+    if eps["helper"] not in (None, eps["coordinator"]):
+        table.add_row("the same, helper", _years(eps["lifetime"], "helper"), LEDGER)
     charges = ", ".join(f"{c['name']} z {c['noise_multiplier']:.3g}×{c['count']}" for c in eps["charges"])
     table.add_row("charged", str(sum(c["count"] for c in eps["charges"])), escape(charges))
     return table
 
 
-def _years(lifetime: Mapping[str, Any] | None) -> str:
-    """Exact composition of a plan repeated every month."""
+def _years(lifetime: Mapping[str, Any] | None, against: str = "composed") -> str:
+    """Exact composition of a plan repeated every month; `against` "helper" that against the helper."""
     if lifetime is None:
         return "–"
-    values = (lifetime[name]["composed"] for name in ("one_year", "five_years"))
+    values = (lifetime[name][against] for name in ("one_year", "five_years"))
     return " / ".join("–" if value is None else f"{value:.1f}" for value in values)
 
 

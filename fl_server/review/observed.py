@@ -10,8 +10,9 @@ from fl_server.review.charges import merged
 from fl_server.review.evidence import Evidence
 from fl_server.review.findings import Finding, close, shown
 from model.contract.promise import PrivacyPlan
+from model.contract.watchers import lifetime_of, observers_of
 from model.privacy.mechanism import GaussianRelease
-from model.privacy.observers import lifetime, observers, promised
+from model.privacy.observers import promised
 
 FIGURES = ("released_models", "participation_viewer", "coordinator", "helper", "alone_round", "replace_one")
 
@@ -20,7 +21,7 @@ def check_epsilon(evidence: Evidence) -> Iterator[Finding]:
     """ε of every observer, computed again from the ledger, is what the summary says, and within the plan's budget."""
     privacy, said = evidence.plan.privacy, evidence.summary["epsilon"]
     charges = merged(evidence.charges)
-    seen = observers(charges, privacy.delta, privacy.mode, privacy.honest)
+    seen = observers_of(privacy, charges)
     again = {name: getattr(seen, name) for name in FIGURES}
     if privacy.mode == "off":
         yield Finding("epsilon", None, "privacy is off: no ε holds against anyone")
@@ -35,13 +36,16 @@ def check_epsilon(evidence: Evidence) -> Iterator[Finding]:
         yield Finding(
             "budget", within, f"ε {spent:.4g} of a budget of {privacy.epsilon_budget:g} at δ {privacy.delta:g}"
         )
+    if privacy.coordinator_noise < 1:
+        words = f"ε {shown(seen.helper)} against the helper, which meets {privacy.coordinator_noise:.4g} of the noise"
+        yield Finding("budget", None, f"{words} that the coordinator meets; the plan's budget does not bound it")
     if privacy.noise_source != "os":
         yield Finding("noise", None, "TEST-SEEDED NOISE: this run protects nobody and must not be released")
 
 
 def said_of_observers(privacy: PrivacyPlan, said: Mapping[str, Any]) -> Finding:
     """Reasons and condition are the accountant's own words for the mode, and a null never stands without one."""
-    mode = observers((), privacy.delta, privacy.mode, privacy.honest)
+    mode = observers_of(privacy, ())
     charged = privacy.mode != "off" and all(c.noise_multiplier > 0 for c in privacy.charges)
     expected = {"coordinator_reason": mode.reason, "helper_reason": mode.helper_reason, "condition": mode.condition}
     wrong = [name for name, words in expected.items() if charged and said[name] != words]
@@ -56,7 +60,7 @@ def said_of_observers(privacy: PrivacyPlan, said: Mapping[str, Any]) -> Finding:
 def _over_years(
     charges: tuple[GaussianRelease, ...], privacy: PrivacyPlan, said: Mapping[str, Any]
 ) -> Iterator[Finding]:
-    again = lifetime(charges, privacy.delta, privacy.mode)
+    again = lifetime_of(privacy, charges)
     told = said["lifetime"]
     if again is None or told is None:
         yield Finding("lifetime", again is told, "no ε over years" if again is told else "ε over years is missing")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 from model.contract.record import Record, require
+from model.privacy.gaussian import composed_mu, gaussian_epsilon
 from model.privacy.mechanism import GaussianRelease
 
 MODES = ("helper", "pairwise", "central", "local", "off")
+LEAST_UNITS = 2  # of noise on the grid; below, discrete noise is not accounted as Gaussian (6.5)
 _HEX64 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -39,7 +43,9 @@ class PrivacyPlan(Record):
     """The promise: mode, δ, ε budget, neighbour relation, unit, and every release that will be charged.
 
     A charge's noise is the server's in mode central, each server's in helper, each phone's in local, and in pairwise
-    that of `honest` phones together. `helper_key` is the helper's public HPKE key (X25519, hex).
+    that of `honest` phones together. `helper_key` is the helper's public HPKE key (X25519, hex). `coordinator_noise`
+    (mode helper) is the coordinator's noise as a share of the helper's, which is the charge's: what protects a phone
+    from the helper (13.16).
     """
 
     mode: str
@@ -53,6 +59,23 @@ class PrivacyPlan(Record):
     helper_key: str = ""
     honest: int = 0
     neighbours: Neighbours = Neighbours()
+    coordinator_noise: float = 1.0
+
+    def weakest(self, charge: GaussianRelease) -> GaussianRelease:
+        """A charge under the least noise that protects a phone from anyone the mode promises anything (13.16.4).
+
+        In mode helper that is the coordinator's own: the helper meets no other. Elsewhere the charge's as it is.
+        """
+        return replace(charge, noise_multiplier=self.coordinator_noise * charge.noise_multiplier)
+
+    @cached_property
+    def helper_epsilon(self) -> float:
+        """ε of all charges against the helper of mode helper, nothing amplified; 0 where no helper takes part."""
+        if self.mode != "helper":
+            return 0.0
+        seen = [[self.weakest(c) for c in self.charges if c.split in (split, "all")] for split in ("train", "holdout")]
+        mu = max(composed_mu(charges) for charges in seen)
+        return gaussian_epsilon(mu, self.delta) if math.isfinite(mu) else math.inf
 
     def check(self) -> None:
         """ContractError for an unknown word, a part that is not of the mode, or a number out of its range."""
@@ -75,3 +98,12 @@ class PrivacyPlan(Record):
         require(
             pairwise == (self.neighbours.degree > 0), "mode pairwise, and no other, has a graph; set its neighbours"
         )
+        self._check_share(with_helper)
+
+    def _check_share(self, with_helper: bool) -> None:
+        share = self.coordinator_noise
+        fits = 0 < share <= 1 and (with_helper or share == 1)
+        require(fits, f"a coordinator's noise of {share} is not above 0 and up to 1, or 1 outside mode helper; set it")
+        least = min((self.weakest(c).sigma * self.grid_scale for c in self.charges), default=0.0)
+        enough = share == 1 or least >= LEAST_UNITS
+        require(enough, f"the coordinator's noise of {share} of a charge is below {LEAST_UNITS} grid units; raise it")

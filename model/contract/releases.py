@@ -39,7 +39,7 @@ def reach(plan: TrainingPlan, kind: str) -> float:
 
 
 def share_sigma(plan: TrainingPlan, charge: GaussianRelease) -> int:
-    """Noise, in whole grid units, that one party adds by itself: a server, or in modes pairwise and local a phone.
+    """Noise, in whole grid units, that one party adds: a server (in mode helper the helper), or one phone.
 
     0 for a charge without noise. BudgetError below two grid units (6.5).
     """
@@ -49,17 +49,33 @@ def share_sigma(plan: TrainingPlan, charge: GaussianRelease) -> int:
     return grid_sigma(replace(charge, noise_multiplier=each), plan.privacy.grid_scale)
 
 
+def coordinator_sigma(plan: TrainingPlan, charge: GaussianRelease) -> int:
+    """Noise, in whole grid units, that the coordinator adds in modes central and helper; 0, BudgetError as above."""
+    return share_sigma(plan, plan.privacy.weakest(charge))
+
+
+def total_sigma(plan: TrainingPlan, charge: GaussianRelease | None, phones: float) -> float:
+    """Standard deviation, in grid units, of all the noise in one sum of `phones` phones (13.1); 0 without a charge.
+
+    Helper: two servers', which need not be equal (13.16). Pairwise and local: that of the phones.
+    """
+    if charge is None or charge.noise_multiplier == 0:
+        return 0.0
+    each = share_sigma(plan, charge)
+    if plan.privacy.mode == "helper":
+        return math.hypot(each, coordinator_sigma(plan, charge))
+    parties = phones if plan.privacy.mode in ("pairwise", "local") else 1.0
+    return math.sqrt(parties) * each
+
+
 def noise_sigma(plan: TrainingPlan, kind: str) -> float:
     """Standard deviation, in grid units, of all the noise expected in one sum (13.1); 0 where nothing is charged.
 
-    Helper: two servers'. Pairwise and local: that of the phones expected, in pairwise at least the honest ones.
+    Pairwise and local: that of the phones expected, in pairwise at least the honest ones.
     """
-    charge, mode = charge_of(plan, kind), plan.privacy.mode
-    if charge is None or charge.noise_multiplier == 0:
-        return 0.0
-    cohort = population(plan, kind) * charge.sampling * plan.response
-    parties = {"helper": 2.0, "pairwise": max(cohort, plan.privacy.honest), "local": max(cohort, 1.0)}.get(mode, 1.0)
-    return math.sqrt(parties) * share_sigma(plan, charge)
+    charge = charge_of(plan, kind)
+    cohort = population(plan, kind) * (charge.sampling if charge else 1.0) * plan.response
+    return total_sigma(plan, charge, max(cohort, plan.privacy.honest, 1.0))
 
 
 def noise_sd(plan: TrainingPlan, kind: str) -> float:

@@ -14,16 +14,16 @@ al., PoPETs 2022), rounded so that ε is never too small. dp-accounting is impor
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from model.errors import BudgetError
+from model.privacy.gaussian import composed_mu, gaussian_epsilon, gaussian_mu
 from model.privacy.mechanism import GaussianRelease
 
 RELATIONS = ("zero-out", "replace-one")
 ACCOUNTANT = "PLD (dp-accounting 0.6; closed form where every phone takes part)"
 MAX_DELTA = 1e-5
-PRICIEST = 500.0  # above this ε a plan promises nothing; the zCDP bound stands in for the exact figure
 
 
 def default_delta(phones: int) -> float:
@@ -52,7 +52,7 @@ def epsilon(
     if any(c.noise_multiplier == 0 for c in counted):
         return math.inf
     factor = 2.0 if relation == "replace-one" else 1.0
-    mu = factor * _mu(c for c in counted if c.sampling == 1)
+    mu = factor * composed_mu(c for c in counted if c.sampling == 1)
     sampled = [c for c in counted if c.sampling < 1]
     return _pld_epsilon(mu, sampled, delta, relation) if sampled else gaussian_epsilon(mu, delta)
 
@@ -105,33 +105,6 @@ def calibrate(
     return (*chosen, release("evaluation", 1.0, split="holdout"))
 
 
-def gaussian_delta(mu: float, eps: float) -> float:
-    """δ(ε) = Φ(μ/2 - ε/μ) - exp(ε)·Φ(-μ/2 - ε/μ) of a Gaussian of sensitivity over noise μ (Balle and Wang)."""
-    return _normal_cdf(mu / 2 - eps / mu) - math.exp(eps) * _normal_cdf(-mu / 2 - eps / mu)
-
-
-def gaussian_epsilon(mu: float, delta: float) -> float:
-    """Smallest ε with δ(ε) ≤ `delta`, from above; 0 for μ = 0."""
-    if mu == 0 or gaussian_delta(mu, 0.0) <= delta:
-        return 0.0
-    bound = mu * mu / 2 + mu * math.sqrt(2 * math.log(1 / delta))  # zCDP: Bun and Steinke 2016, Proposition 1.3
-    if bound > PRICIEST:
-        return bound
-    return _bisect(lambda eps: gaussian_delta(mu, eps) <= delta, 0.0, bound)
-
-
-def gaussian_mu(target: float, delta: float) -> float:
-    """Largest μ whose ε at `delta` is at most `target`, from below."""
-    high = 1.0
-    while gaussian_epsilon(high, delta) <= target:
-        high *= 2
-    return high - _bisect(lambda step: gaussian_epsilon(high - step, delta) <= target, 0.0, high)
-
-
-def _mu(charges: Iterable[GaussianRelease]) -> float:
-    return math.sqrt(sum(c.count / c.noise_multiplier**2 for c in charges))
-
-
 def _pld_epsilon(mu: float, sampled: Sequence[GaussianRelease], delta: float, relation: str) -> float:
     """ε of Poisson-sampled releases composed with one Gaussian of `mu` (already doubled for replace-one)."""
     from dp_accounting.pld import privacy_loss_distribution as pld
@@ -179,18 +152,6 @@ def _sampled_training(
         else:
             other, loss = guess, value
     return replace(training, noise_multiplier=enough)
-
-
-def _bisect(holds: Callable[[float], bool], low: float, high: float) -> float:
-    """Near the least x in [low, high] from which on `holds` is true; it holds at what is returned."""
-    for _ in range(80):
-        middle = (low + high) / 2
-        low, high = (low, middle) if holds(middle) else (middle, high)
-    return high
-
-
-def _normal_cdf(x: float) -> float:
-    return 0.5 * math.erfc(-x / math.sqrt(2))
 
 
 def _round_up(z: float) -> float:

@@ -2,14 +2,17 @@
 
 Who sees what. Whoever reads releases sees sums under all the noise that went into them. Whoever also sees who took
 part gets the same sums without amplification by sampling. The coordinator and the helper see who took part, and each
-sees the sum under the other's noise alone. In modes `pairwise` and `local` the noise is made by phones, and with it
-goes whoever does not take part; so there no amplification is claimed for anyone.
+sees the sum under the other's noise alone; the two need not be equal. In modes `pairwise` and `local` the noise is made
+by phones, and with it goes whoever does not take part; so there no amplification is claimed for anyone.
 
-Two noises. The sum of two independent discrete Gaussians of whole σ ≥ 3 is the discrete Gaussian of √2·σ within a
-factor exp(±2⁻¹¹⁰) at every integer: P(k) ∝ exp(-k²/4σ²)·Σ_j exp(-(j - k/2)²/σ²), and by Poisson summation the second
-factor is constant up to 1 ± 2·Σ_m exp(-π²σ²m²). So it is priced as a Gaussian of √2 times the charge's multiplier,
-as spec 6.5 prices one; sums of many phones' shares by the same step, share by share (Kairouz et al., ICML 2021,
-bound the same sum by its divergence from the discrete Gaussian).
+Two noises. Let X, Y be independent discrete Gaussians of whole σ₁, σ₂ ≥ 3, S² = σ₁² + σ₂² and τ = σ₁σ₂/S. Completing
+the square, P(X + Y = k) ∝ exp(-k²/2S²)·Σ_j exp(-(j - kσ₁²/S²)²/2τ²). By Poisson summation the second factor is
+τ√(2π)·(1 + 2·Σ_m exp(-2π²τ²m²)·cos(2πmkσ₁²/S²)), the same for every k within 1 ± e, e = 2·Σ_m exp(-2π²τ²m²). τ² grows
+with either σ and is at least 9/2, so e < 2⁻¹¹² for equal and unequal noises alike, and the sum is the discrete Gaussian
+of S within a factor exp(±2⁻¹¹⁰) at every integer. Spec 6.5 prices that one as continuous noise of variance S² - 4, and
+(s₁ + 1)² + (s₂ + 1)² - 4 ≥ s₁² + s₂² where s₁ + s₂ ≥ 1. So with z from the helper and r·z from the coordinator a
+release is priced as a Gaussian of √(1 + r²)·z, √2·z where they are equal; sums of many phones' shares by the same
+step, share by share (Kairouz et al., ICML 2021, bound the same sum by its divergence from the discrete Gaussian).
 """
 
 from __future__ import annotations
@@ -20,7 +23,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from model.errors import BudgetError
-from model.privacy.accountant import gaussian_epsilon, released
+from model.privacy.accountant import released
+from model.privacy.gaussian import gaussian_epsilon
 from model.privacy.mechanism import MAX_COUNT, NO_HELPER, GaussianRelease
 
 MODES = ("helper", "pairwise", "central", "local", "off")
@@ -29,6 +33,10 @@ OFF_REASON = "in mode off no noise is added, so no finite ε holds against anyon
 HELPER_CONDITION = (
     "as long as the two servers do not pool what they see and each really adds its noise: "
     "each meets the other's noise alone"
+)
+LESS_NOISE = (
+    "; the coordinator adds {share:.4g} of the noise that the helper adds, so a phone is less hidden from the helper "
+    "than from the coordinator"
 )
 CENTRAL_CONDITION = "as long as the coordinator, which sees every sum, keeps it and the noise to itself"
 LOCAL_CONDITION = "whatever the others do: each phone relies on its own noise alone"
@@ -61,16 +69,21 @@ class Observers:
         return asdict(self)
 
 
-def observers(charges: Charges, delta: float, mode: str = "central", honest: int = 0) -> Observers:
+def observers(
+    charges: Charges, delta: float, mode: str = "central", honest: int = 0, coordinator_noise: float = 1.0
+) -> Observers:
     """ε of `charges` against each observer in a privacy mode; `honest` is the plan's h in mode pairwise.
 
-    BudgetError for an unknown mode, or a mode pairwise without honest phones.
+    `coordinator_noise` r: in mode helper the charge's noise is the helper's, the coordinator's is r times it (13.16).
+    BudgetError for an unknown mode, a mode pairwise without honest phones, or another share than 0 < r ≤ 1.
     """
-    if mode not in _SEEN:
+    if mode not in MODES:
         raise BudgetError(f"no accounting is written for the privacy mode {mode!r}; use {', '.join(MODES)}")
     if (mode == "pairwise") != (honest >= 1):
         raise BudgetError(f"{honest} honest phones do not fit mode {mode}; mode pairwise, and no other, counts them")
-    return _SEEN[mode](charges, delta, honest)
+    if not 0 < coordinator_noise <= 1 or (mode != "helper" and coordinator_noise != 1):
+        raise BudgetError(f"a coordinator's noise of {coordinator_noise!r} does not fit mode {mode}; use 1")
+    return _helper(charges, delta, coordinator_noise) if mode == "helper" else _SEEN[mode](charges, delta, honest)
 
 
 def promised(charges: Charges, delta: float, mode: str) -> float:
@@ -99,21 +112,26 @@ def noisier(charges: Charges, factor: float) -> tuple[GaussianRelease, ...]:
     return tuple(replace(c, noise_multiplier=factor * c.noise_multiplier) for c in charges)
 
 
-def lifetime(charges: Charges, delta: float, mode: str) -> dict[str, dict[str, float | None]] | None:
-    """ε of a phone that is in this plan every month for one year and for five, against `promised`'s observer.
+def lifetime(
+    charges: Charges, delta: float, mode: str, coordinator_noise: float = 1.0
+) -> dict[str, dict[str, float | None]] | None:
+    """ε of a phone that is in this plan every month for one year and for five.
 
-    "composed" is exact composition of all releases, "zcdp" what the phone's own ledger implies: ρ = Σ count/2z², no
-    amplification, ε = ρ + 2√(ρ ln 1/δ) (Bun and Steinke, TCC 2016, Proposition 1.3). The same δ throughout. None in
-    mode off.
+    "composed" is exact composition of all releases against `promised`'s observer, "helper" the same against the helper
+    (None without one), "zcdp" what the phone's own ledger implies: ρ = Σ count/2(rz)², no amplification, r the
+    coordinator's share of noise, ε = ρ + 2√(ρ ln 1/δ) (Bun and Steinke, TCC 2016, Proposition 1.3). The same δ
+    throughout. None in mode off.
     """
     if mode == "off":
         return None
     found: dict[str, dict[str, float | None]] = {}
     for name, months in MONTHS.items():
         again = tuple(replace(c, count=min(c.count * months, MAX_COUNT)) for c in charges)
-        rho = max((_rho(again, split) for split in ("train", "holdout")), default=0.0)
+        weakest = noisier(again, coordinator_noise)
+        rho = max((_rho(weakest, split) for split in ("train", "holdout")), default=0.0)
         zcdp = rho + 2 * math.sqrt(rho * math.log(1 / delta))
-        found[name] = {"composed": _finite(promised(again, delta, mode)), "zcdp": _finite(zcdp)}
+        helper = _finite(released(full(weakest), delta)) if mode == "helper" else None
+        found[name] = {"composed": _finite(promised(again, delta, mode)), "helper": helper, "zcdp": _finite(zcdp)}
     return found
 
 
@@ -124,17 +142,20 @@ def _rho(charges: Charges, split: str) -> float:
     return math.fsum(c.count / (2 * c.noise_multiplier**2) for c in counted)
 
 
-def _helper(charges: Charges, delta: float, honest: int) -> Observers:
-    both, other = noisier(charges, math.sqrt(2)), _finite(released(full(charges), delta))
+def _helper(charges: Charges, delta: float, share: float) -> Observers:
+    """z against the coordinator, r·z against the helper, √(1 + r²)·z in releases."""
+    both = noisier(charges, math.hypot(1.0, share))
+    coordinator = _finite(released(full(charges), delta))
+    helper = _finite(released(full(noisier(charges, share)), delta))
     return Observers(
         released_models=_finite(released(both, delta)),
         participation_viewer=_finite(released(full(both), delta)),
-        coordinator=other,
-        reason="" if other is not None else OFF_REASON,
+        coordinator=coordinator,
+        reason="" if coordinator is not None else OFF_REASON,
         replace_one=_finite(released(both, delta, relation="replace-one")),
-        helper=other,
-        helper_reason="" if other is not None else OFF_REASON,
-        condition=HELPER_CONDITION,
+        helper=helper,
+        helper_reason="" if helper is not None else OFF_REASON,
+        condition=HELPER_CONDITION + (LESS_NOISE.format(share=share) if share < 1 else ""),
     )
 
 
@@ -186,7 +207,6 @@ def _finite(eps: float) -> float | None:
 
 
 _SEEN: dict[str, Callable[[Charges, float, int], Observers]] = {
-    "helper": _helper,
     "pairwise": _pairwise,
     "central": _central,
     "local": _local,

@@ -80,7 +80,7 @@ class Clock:
 def _train_and_release(
     request: Request, source: Source, place: RunFolder, progress: Progress, clock: Clock, now: int
 ) -> Outcome:
-    from model.privacy.observers import observers
+    from model.contract.watchers import observers_of
     from simulation.experiment import figures, reach, releasing, training
     from simulation.experiment.outcome import Outcome
 
@@ -100,7 +100,7 @@ def _train_and_release(
     if reached is None:
         del clock.seconds["bias"]
     with clock("release"):
-        watchers = observers(plan.privacy.charges, plan.privacy.delta, plan.privacy.mode, plan.privacy.honest)
+        watchers = observers_of(plan.privacy)
         held = source.data.split()[1]
         found = figures.exact(figures.network_of(result), result.platt, held)
         charged = figures.charged(result, watchers)

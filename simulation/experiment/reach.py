@@ -15,7 +15,7 @@ from fl_client.answers import score_rows
 from fl_client.phones import coins
 from model.contract.envelope import SigningKey
 from model.contract.plan import TrainingPlan
-from model.contract.promise import Neighbours
+from model.contract.promise import Neighbours, PrivacyPlan
 from simulation import bias
 from simulation.attendance import FATES, Virtual
 from simulation.availability import HANDSET, tiers_of
@@ -89,7 +89,7 @@ def paired(plan: TrainingPlan, data: Dataset, who: Virtual, folder: Path) -> dic
         plan,
         phones=int((~held).sum()),
         holdout_phones=int(held.sum()),
-        privacy=replace(plan.privacy, mode="off", charges=(), helper_key="", honest=0, neighbours=Neighbours()),
+        privacy=_off(plan.privacy),
     )
     few.save(folder / "data")
     rest = few.take(held)
@@ -105,6 +105,13 @@ def paired(plan: TrainingPlan, data: Dataset, who: Virtual, folder: Path) -> dic
     owner = np.repeat(np.arange(rest.phones), rest.counts)
     shutil.rmtree(folder)
     return {"phones": few.phones, "groups": bias.effect(bias.Held(rest.y, owner, audited(rest), rest.phones), *pds)}
+
+
+def _off(privacy: PrivacyPlan) -> PrivacyPlan:
+    """The same grid without noise, masks or promise."""
+    return replace(
+        privacy, mode="off", charges=(), helper_key="", coordinator_noise=1.0, honest=0, neighbours=Neighbours()
+    )
 
 
 def short(reach: Mapping[str, Any] | None) -> dict[str, Any] | None:

@@ -14,7 +14,8 @@ from model.canonical import encode
 from model.contract.masked import MASKED_SCHEMA, SEED_BYTES, MaskedHeader
 from model.contract.plan import TrainingPlan
 from model.contract.update import PARTIAL_SCHEMA, PartialHeader
-from model.privacy.observers import Observers, lifetime
+from model.contract.watchers import lifetime_of
+from model.privacy.observers import Observers
 from simulation.experiment.figures import Exact
 from simulation.experiment.paired_bytes import pairing_bytes
 from simulation.experiment.releasing import Released
@@ -66,7 +67,7 @@ def summarise(
             "condition": observers.condition,
             "alone_round": observers.alone_round,
             "replace_one": observers.replace_one,
-            "lifetime": lifetime(plan.privacy.charges, plan.privacy.delta, plan.privacy.mode),
+            "lifetime": lifetime_of(plan.privacy),
             "budget": plan.privacy.epsilon_budget if plan.privacy.mode != "off" else None,
             "delta": plan.privacy.delta,
             "relation": plan.privacy.relation,

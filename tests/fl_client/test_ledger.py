@@ -169,3 +169,18 @@ def test_five_years_at_the_cap(ledger):
     assert shown["cap_epsilon"] == pytest.approx(epsilon(YEARLY_RHO, 1e-6))
     assert shown["five_years_at_the_cap"] == pytest.approx(epsilon(2.5, 1e-6))
     assert shown["lifetime_epsilon"] == 0
+
+
+def test_with_two_unequal_servers_the_phone_counts_the_noise_that_hides_it_least(ledger):
+    """Spec 13.16.4: the helper meets r·z alone, so one answer costs ρ = 1/2(r·z)², and the cap is held to that."""
+    plan = make_plan(z=10.0)
+    parts = {"mode": "helper", "helper_key": "ab" * 32}
+    equal, less = (
+        replace(plan, privacy=replace(plan.privacy, **parts, coordinator_noise=share)) for share in (1.0, 0.4)
+    )
+    assert ledger.charge(less, "training", 0, NOW).rho == pytest.approx(1 / (2 * 4.0**2))
+    assert ledger.charge(equal, "training", 0, NOW).rho == pytest.approx(1 / 200)
+    fresh = Ledger(SqliteStore(":memory:", b"r" * 32))
+    fresh.require(equal, "train", NOW)  # 21 answers: ρ .105 of .5
+    with pytest.raises(BudgetError, match="sit this plan out"):
+        fresh.require(less, "train", NOW)  # ρ .656

@@ -18,7 +18,7 @@ from fl_server.app import Result
 from fl_server.rounds import Release, State
 from model.contract.envelope import SigningKey
 from model.contract.plan import TrainingPlan
-from model.contract.releases import charge_of, noise_sigma, share_sigma
+from model.contract.releases import charge_of, coordinator_sigma, noise_sd, noise_sigma, share_sigma
 from model.errors import RoundError, RunError
 from model.privacy.mechanism import GaussianRelease
 from model.privacy.noise import OsSource, SeededSource, discrete_gaussian
@@ -48,13 +48,14 @@ def helped(
     data: Dataset = DATA,
     scale: int = 1 << 20,
     charges: tuple[GaussianRelease, ...] = (),
+    share: float = 1.0,
     **changes: object,
 ) -> Workspace:
     workspace = Workspace(folder)
     folder.mkdir()
     plan = small_plan(data, **{"rounds": 3, **changes})  # type: ignore[arg-type]
     privacy = replace(plan.privacy, mode="helper", helper_key=workspace.helper_key(), grid_scale=scale)
-    privacy = replace(privacy, charges=charges or privacy.charges)
+    privacy = replace(privacy, charges=charges or privacy.charges, coordinator_noise=share)
     workspace.prepare(data, replace(plan, privacy=privacy), KEYS)
     return workspace
 
@@ -75,9 +76,10 @@ def both_noises(plan: TrainingPlan, release: Release) -> np.ndarray:
     """Coordinator's minus helper's noise, drawn again from the plan's test seeds."""
     charge = charge_of(plan, release.kind)
     assert charge is not None
-    sigma, size = share_sigma(plan, charge), len(release.noised)
-    own = discrete_gaussian(sigma, size, SeededSource(plan.seed, release.kind, release.round))
-    helpers = discrete_gaussian(sigma, size, SeededSource(plan.seed, f"helper/{release.kind}", release.round))
+    size = len(release.noised)
+    own = discrete_gaussian(coordinator_sigma(plan, charge), size, SeededSource(plan.seed, release.kind, release.round))
+    from_helper = SeededSource(plan.seed, f"helper/{release.kind}", release.round)
+    helpers = discrete_gaussian(share_sigma(plan, charge), size, from_helper)
     return np.asarray(own - helpers)
 
 
@@ -92,9 +94,9 @@ def unmasked(phones: Sequence[Phones], plan: TrainingPlan, result: Result) -> li
     return sums
 
 
-@pytest.mark.parametrize("nodes", [1, 3])
-def test_a_masked_run_equals_the_unmasked_one_exactly(tmp_path: Path, nodes: int) -> None:
-    workspace = helped(tmp_path / "w")
+@pytest.mark.parametrize(("nodes", "share"), [(1, 1.0), (3, 1.0), (2, 0.5)])
+def test_a_masked_run_equals_the_unmasked_one_exactly(tmp_path: Path, nodes: int, share: float) -> None:
+    workspace = helped(tmp_path / "w", share=share)
     result = federate(workspace, nodes=nodes)
     farm = Farm(DATA)
     assert [r.kind for r in result.releases] == ["knots", "train", "train", "train", "calibrate", "evaluate"]
@@ -142,13 +144,16 @@ def test_the_engine_does_not_matter(tmp_path: Path) -> None:
     assert np.abs(fast.theta - loop.theta).max() <= 5e-5
 
 
-def test_what_is_told_of_the_noise_is_two_servers(tmp_path: Path) -> None:
-    result = federate(helped(tmp_path / "w"))
+@pytest.mark.parametrize("share", [1.0, 0.5])
+def test_what_is_told_of_the_noise_is_two_servers(tmp_path: Path, share: float) -> None:
+    result = federate(helped(tmp_path / "w", share=share))
     plan = result.plan
     charge = charge_of(plan, "train")
     assert charge is not None
     one = share_sigma(plan, charge)
-    assert noise_sigma(plan, "train") == pytest.approx(np.sqrt(2) * one)
+    assert noise_sigma(plan, "train") == pytest.approx(np.sqrt(1 + share**2) * one, rel=1e-5)
+    assert coordinator_sigma(plan, charge) == pytest.approx(share * one, rel=1e-5)
+    assert result.noise_sd["train"] == noise_sd(plan, "train") == noise_sigma(plan, "train") / (1 << 20)
     drawn = np.concatenate([both_noises(plan, r) for r in result.releases if r.kind == "knots"])
     knots = noise_sigma(plan, "knots")
     assert abs(drawn.std() / knots - 1) < 5 / np.sqrt(2 * len(drawn))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from model.contract.plan import TrainingPlan
+from model.contract.watchers import observers_of
 from model.errors import ContractError, InputError, PolicyError
 from model.privacy.accountant import default_delta, epsilon, released
 from model.privacy.observers import observers, promised
@@ -238,6 +239,12 @@ def test_a_hopeless_graph_is_refused_without_a_search(monkeypatch: pytest.Monkey
         ({"privacy": "off", "noise": 2.0}, "--privacy off has no noise"),
         ({"privacy": "helper", "noise": 0.0}, "--noise 0 leaves nothing of --privacy helper"),
         ({"noise": 0.0, "epsilon": 1.0}, "one of them"),
+        ({"helper_epsilon": 2.0}, "add --privacy helper"),
+        ({"privacy": "pairwise", "helper_epsilon": 2.0}, "add --privacy helper"),
+        ({"privacy": "helper", "helper_epsilon": 1.0}, "below the coordinator's ε of 1.5"),
+        ({"privacy": "helper", "epsilon": 3.0, "helper_epsilon": 2.0}, "below the coordinator's ε of 3"),
+        ({"privacy": "helper", "helper_epsilon": 101.0}, "--helper-epsilon 101"),
+        ({"privacy": "helper", "helper_epsilon": math.nan}, "--helper-epsilon nan"),
         ({"honest": 0.0}, "--honest 0"),
         ({"honest": 1.1}, "--honest 1.1"),
         ({"honest": math.nan}, "--honest nan"),
@@ -257,3 +264,23 @@ def test_a_noise_multiplier_in_a_masked_mode_sets_the_budget_by_the_coordinator(
     privacy = plan_in("helper", noise=15.0, participation=0.6).privacy
     assert promised(privacy.charges, privacy.delta, "helper") <= privacy.epsilon_budget
     assert epsilon(privacy.charges, privacy.delta, split="train") < 0.95 * privacy.epsilon_budget
+
+
+@pytest.mark.parametrize("participation", [1.0, 0.5])
+@pytest.mark.parametrize("asked", [1.2, 2.0, 5.0])
+def test_the_helpers_epsilon_is_met_and_barely_and_the_coordinators_stays(participation: float, asked: float) -> None:
+    data = small_dataset(1000)
+    privacy = plan_in("helper", data, epsilon=1.0, helper_epsilon=asked, participation=participation).privacy
+    equal = plan_in("helper", data, epsilon=1.0, participation=participation).privacy
+    seen, finer = observers_of(privacy), replace(privacy, coordinator_noise=privacy.coordinator_noise - 1e-4)
+    assert privacy.charges == equal.charges and equal.coordinator_noise == 1.0
+    assert seen.coordinator == observers_of(equal).coordinator and 0.99 < seen.coordinator <= 1.0
+    assert seen.helper is not None and seen.helper == privacy.helper_epsilon <= asked < finer.helper_epsilon
+    assert 0.98 * asked < seen.helper
+
+
+def test_the_coordinators_own_epsilon_is_two_equal_noises_and_noise_is_held_to_what_it_costs() -> None:
+    assert plan_in("helper", epsilon=1.0, helper_epsilon=1.0).privacy.coordinator_noise == 1.0
+    assert plan_in("helper", noise=20.0, helper_epsilon=4.0).privacy.coordinator_noise < 0.5
+    with pytest.raises(InputError, match="below the coordinator's ε"):
+        plan_in("helper", noise=20.0, helper_epsilon=0.5)

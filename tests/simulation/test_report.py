@@ -19,7 +19,9 @@ SUMMARY: dict[str, Any] = {
         "released_models": 1.5, "participation_viewer": 1.5, "coordinator": None,
         "coordinator_reason": "it sees [sums]", "delta": 1e-5, "relation": "zero-out", "unit": "phone",
         "mode": "central", "noise_source": "os", "helper": None, "helper_reason": "no helper", "condition": "",
-        "alone_round": None, "lifetime": {"one_year": {"composed": 6.13}, "five_years": {"composed": 16.05}},
+        "alone_round": None, "lifetime": {
+            "one_year": {"composed": 6.13, "helper": 11.27}, "five_years": {"composed": 16.05, "helper": 31.24},
+        },
         "charges": [{"name": "training", "noise_multiplier": 5.35, "count": 20}],
     },
     "auc": {
@@ -84,13 +86,16 @@ def test_every_observer_is_shown_with_its_reason_or_its_condition() -> None:
     assert "no helper" in central and "6.1 / 16.1" in central and "alone" not in central
     assert "yearly cap (ρ .5) may end it earlier" in central
     helper = changed(
-        epsilon__coordinator=0.98, epsilon__coordinator_reason="", epsilon__helper=0.97, epsilon__helper_reason="",
+        epsilon__coordinator=0.98, epsilon__coordinator_reason="", epsilon__helper=1.97, epsilon__helper_reason="",
         epsilon__condition="unless both collude", epsilon__mode="helper",
     )  # fmt: skip
     text = shown(helper)
     assert all(
-        words in text for words in ("0.9800", "0.9700", "unless both collude", "under the noise it does not make")
+        words in text for words in ("0.9800", "1.9700", "unless both collude", "under the noise it does not make")
     )
+    equal = shown(changed(epsilon__coordinator=0.98, epsilon__helper=0.98))
+    for said, over_years in ((text, True), (equal, False), (central, False)):
+        assert ("11.3 / 31.2" in said and "phone's own ledger counts" in said) == over_years
     assert "in one hand" not in text and "nothing was really held apart" in shown(helper | {"one_hand": True})
     assert "99.7000" in shown(changed(epsilon__alone_round=99.7)) and "1 and 5 years" in central
     assert "–" in shown(changed(epsilon__lifetime=None))

@@ -7,6 +7,7 @@ import shutil
 import struct
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,18 +15,19 @@ import pytest
 
 from fl_server.log import Log
 from fl_server.review import bundle
+from fl_server.review.charges import Charge
 from fl_server.review.checks import check_all, passed
 from fl_server.review.evidence import Anchor
 from fl_server.review.findings import Finding
-from fl_server.review.observed import said_of_observers
+from fl_server.review.observed import check_epsilon, said_of_observers
 from model.canonical import decode, encode, sha256_hex
 from model.contract.envelope import Signed, SigningKey, sign
 from model.contract.merkle import leaf_hash
 from model.contract.plan import ModelChoice, ServerOptimiser
 from model.contract.promise import Neighbours, PrivacyPlan
+from model.contract.watchers import lifetime_of, observers_of
 from model.errors import InputError
 from model.privacy.mechanism import GaussianRelease
-from model.privacy.observers import observers
 
 
 def failures(made: Any, anchor: Anchor | None = None) -> dict[str, str]:
@@ -179,16 +181,43 @@ def test_other_words_for_what_holds_are_found(made: Any, name: str) -> None:
 
 @pytest.mark.parametrize(
     ("mode", "parts"),
-    [("helper", {"helper_key": "ab" * 32}), ("pairwise", {"honest": 30, "neighbours": Neighbours(10, 6, 0.1, 0.1)})],
+    [
+        ("helper", {"helper_key": "ab" * 32}),
+        ("helper", {"helper_key": "ab" * 32, "coordinator_noise": 0.5}),
+        ("pairwise", {"honest": 30, "neighbours": Neighbours(10, 6, 0.1, 0.1)}),
+    ],
 )
 def test_a_mode_with_a_finite_coordinator_says_what_it_rests_on(mode: str, parts: dict[str, Any]) -> None:
     charge = GaussianRelease("training", 20.0, 1.0, 20, 1.0, "train")
     privacy = PrivacyPlan(mode, 1e-5, 2.0, "zero-out", "phone", (charge,), **parts)
-    said = observers((charge,), 1e-5, mode, privacy.honest).to_dict()
+    said = observers_of(privacy).to_dict()
     said["coordinator_reason"] = said.pop("reason")
     assert said_of_observers(privacy, said).holds
     for change in ({"condition": ""}, {"coordinator_reason": "none"}, {"helper": None, "helper_reason": ""}):
         assert not said_of_observers(privacy, {**said, **change}).holds
+
+
+def test_a_helper_that_sees_more_than_the_coordinator_is_said_and_a_smaller_figure_for_it_is_found() -> None:
+    """Spec 13.16.5: the budget bounds the coordinator's ε; the helper's stands beside it, recomputed, never hidden."""
+    charge = GaussianRelease("training", 20.0, 1.0, 20, 1.0, "train")
+    parts: dict[str, Any] = {"helper_key": "ab" * 32, "coordinator_noise": 0.5}
+    privacy = PrivacyPlan("helper", 1e-5, 1.0, "zero-out", "phone", (charge,), **parts)
+
+    spent = [Charge("training", round_, replace(charge, count=1)) for round_ in range(20)]
+
+    def found(told: PrivacyPlan) -> list[Finding]:
+        said = {**observers_of(told).to_dict(), "lifetime": lifetime_of(told)}
+        evidence: Any = SimpleNamespace(plan=SimpleNamespace(privacy=privacy), charges=spent, summary={"epsilon": said})
+        return list(check_epsilon(evidence))
+
+    whole = found(privacy)
+    assert not [f for f in whole if f.holds is False]
+    (remark,) = [f.sentence for f in whole if f.holds is None]
+    assert "ε 1.76 against the helper, which meets 0.5 of the noise" in remark
+    assert [f.sentence for f in whole if f.check == "budget" and f.holds] == ["ε 0.8197 of a budget of 1 at δ 1e-05"]
+    wrong = [f.sentence for f in found(replace(privacy, coordinator_noise=1.0)) if f.holds is False]
+    for words in ("helper is 1.76 from the ledger", "the summary differs in one_year.helper"):
+        assert [sentence for sentence in wrong if words in sentence], words
 
 
 def test_smaller_figures_over_years_are_found(made: Any) -> None:

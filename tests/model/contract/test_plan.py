@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from model.contract.envelope import Signed, SigningKey, sign, verify
 from model.contract.plan import DOMAIN, LocalTraining, ModelChoice, ServerOptimiser, TrainingPlan
 from model.contract.promise import Neighbours, PrivacyPlan
 from model.errors import ContractError, PocketScoreError
+from model.privacy.gaussian import gaussian_epsilon
 from model.privacy.mechanism import GaussianRelease
 from model.risk.schema import Feature, Schema
 
@@ -149,7 +151,9 @@ HELPER = {"mode": "helper", "helper_key": "ab" * 32}
 PAIRWISE = {"mode": "pairwise", "honest": 700, "neighbours": Neighbours(68, 43, 0.2, 0.1)}
 
 
-@pytest.mark.parametrize("change", [HELPER, PAIRWISE, {"mode": "local"}, {"mode": "central"}])
+@pytest.mark.parametrize(
+    "change", [HELPER, {**HELPER, "coordinator_noise": 0.5}, PAIRWISE, {"mode": "local"}, {"mode": "central"}]
+)
 def test_every_mode_travels(change: dict[str, Any]) -> None:
     plan = replace(PLAN, privacy=replace(PRIVACY, **change))
     assert TrainingPlan.from_dict(plan.to_dict()) == plan
@@ -167,11 +171,44 @@ def test_every_mode_travels(change: dict[str, Any]) -> None:
         {"honest": 3},
         {"neighbours": Neighbours(68, 43, 0.2, 0.1)},
         {**HELPER, "honest": 3},
+        {"coordinator_noise": 0.5},
+        {**PAIRWISE, "coordinator_noise": 0.5},
+        {**HELPER, "coordinator_noise": 0.0},
+        {**HELPER, "coordinator_noise": -0.5},
+        {**HELPER, "coordinator_noise": 1.5},
     ],
 )
 def test_a_part_of_another_mode_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(ContractError, match="mode"):
         replace(PRIVACY, **change)
+
+
+def test_a_plan_signed_before_the_coordinators_share_is_refused() -> None:
+    raw = PLAN.to_dict()
+    old = {name: value for name, value in raw["privacy"].items() if name != "coordinator_noise"}
+    with pytest.raises(ContractError, match="coordinator_noise"):
+        TrainingPlan.from_dict({**raw, "privacy": old})
+
+
+def test_a_coordinators_share_of_noise_is_part_of_the_digest_and_of_what_is_weakest() -> None:
+    equal, less = (replace(PRIVACY, **HELPER, coordinator_noise=share) for share in (1, 0.5))
+    assert equal == replace(PRIVACY, **HELPER) and equal.digest != less.digest
+    assert equal.weakest(CHARGE) == CHARGE == PRIVACY.weakest(CHARGE)
+    assert less.weakest(CHARGE) == replace(CHARGE, noise_multiplier=10.0)
+    assert less.helper_epsilon == pytest.approx(gaussian_epsilon(math.sqrt(20) / 10, 1e-5))
+    assert equal.helper_epsilon == pytest.approx(gaussian_epsilon(math.sqrt(20) / 20, 1e-5))
+
+
+def test_a_coordinators_noise_below_two_grid_units_is_refused() -> None:
+    """20 · .1 is two units on a grid of one; below, and on a charge without noise, there is nothing to account."""
+    coarse = replace(PRIVACY, **HELPER, grid_scale=1)
+    assert replace(coarse, coordinator_noise=0.1).coordinator_noise == 0.1
+    for wrong in (
+        {"coordinator_noise": 0.099},
+        {"coordinator_noise": 0.5, "charges": (replace(CHARGE, noise_multiplier=0),)},
+    ):
+        with pytest.raises(ContractError, match="2 grid units"):
+            replace(coarse, **wrong)
 
 
 @pytest.mark.parametrize(

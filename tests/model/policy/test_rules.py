@@ -39,6 +39,7 @@ PLAN = TrainingPlan(
     privacy=PRIVACY,
 )
 INDIA = load_pack(DEFAULT_PACK)
+HELPED: dict[str, Any] = {"mode": "helper", "helper_key": "ab" * 32}
 
 
 def _with(*features: Feature, **change: Any) -> TrainingPlan:
@@ -132,6 +133,7 @@ def test_a_phone_computes_registered_features_only() -> None:
         ({"privacy": replace(PRIVACY, mode="off")}, "house-privacy-off"),
         ({"privacy": replace(PRIVACY, noise_source="test-seeded")}, "house-seeded-noise"),
         ({"privacy": replace(PRIVACY, epsilon_budget=4.5)}, "house-epsilon-cap"),
+        ({"privacy": replace(PRIVACY, **HELPED, coordinator_noise=0.2)}, "house-helper-epsilon-cap"),
         ({"privacy": replace(PRIVACY, delta=1e-3)}, "house-delta"),
         ({"topology": "field"}, "house-field-masked"),
     ],
@@ -151,6 +153,15 @@ def test_a_simulation_may_do_what_people_are_spared(change: dict[str, Any]) -> N
 def test_limits_are_met_exactly() -> None:
     edge = replace(PRIVACY, delta=1000**-1.1, epsilon_budget=4.0)
     assert _ids(replace(PLAN, privacy=edge, participation=0.03)) == set()
+
+
+def test_what_the_helper_may_learn_is_capped_where_the_budget_does_not_bind_it() -> None:
+    """Spec 13.16.6: ε of the same charges is .78 against the coordinator and 4.9 against the helper."""
+    most = replace(PRIVACY, **HELPED, coordinator_noise=0.25)
+    assert 3 < most.helper_epsilon <= 4 and _ids(replace(PLAN, privacy=most)) == set()
+    over = replace(most, coordinator_noise=0.2)
+    assert over.helper_epsilon > 4 and _ids(replace(PLAN, privacy=over, simulation=True)) == set()
+    assert PRIVACY.helper_epsilon == 0
 
 
 def test_a_table_has_no_place_in_the_field() -> None:

@@ -10,16 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.errors import BudgetError
-from model.privacy.accountant import (
-    calibrate,
-    default_delta,
-    epsilon,
-    epsilon_by_split,
-    gaussian_delta,
-    gaussian_epsilon,
-    gaussian_mu,
-    released,
-)
+from model.privacy.accountant import calibrate, default_delta, epsilon, epsilon_by_split, released
+from model.privacy.gaussian import gaussian_delta, gaussian_epsilon, gaussian_mu
 from model.privacy.mechanism import GaussianRelease
 
 SHARES = {"knots": 0.1, "training": 0.8, "calibration": 0.1}

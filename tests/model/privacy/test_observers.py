@@ -4,9 +4,12 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from model.errors import BudgetError
-from model.privacy.accountant import gaussian_epsilon, released
+from model.privacy.accountant import released
+from model.privacy.gaussian import gaussian_epsilon
 from model.privacy.mechanism import NO_HELPER, GaussianRelease
 from model.privacy.observers import (
     CENTRAL_REASON,
@@ -102,20 +105,85 @@ def law(sigma: float, reach: int) -> np.ndarray:
     return weight / weight.sum()
 
 
-def ratio_of_two(sigma: float) -> float:
-    """Largest |log| between the law of two discrete Gaussians' sum and the discrete Gaussian of √2·σ, within 4σ."""
-    reach = math.ceil(16 * sigma) + 8
-    two = np.convolve(law(sigma, reach), law(sigma, reach))[reach : 3 * reach + 1]
+def ratio_of_two(first: float, second: float) -> float:
+    """Largest |log| between the law of two discrete Gaussians' sum and the discrete Gaussian of √(σ₁² + σ₂²), in 4 σ.
+
+    Beyond float64's reach the tails of the two are no longer told apart, so they are not looked at.
+    """
+    sigma = math.hypot(first, second)
+    reach = math.ceil(12 * sigma) + 8
+    two = np.convolve(law(first, reach), law(second, reach))[reach : 3 * reach + 1]
     middle = slice(reach - math.ceil(4 * sigma), reach + math.ceil(4 * sigma) + 1)
-    return float(np.abs(np.log(two[middle] / law(math.sqrt(2) * sigma, reach)[middle])).max())
+    return float(np.abs(np.log(two[middle] / law(sigma, reach)[middle])).max())
+
+
+def poisson_bound(first: float, second: float) -> float:
+    """log (1 + e)/(1 - e), e = 2·Σ exp(-2π²τ²m²), τ² = 1/(1/σ₁² + 1/σ₂²): what the argument of 13.16.1 gives."""
+    tau2 = 1 / (1 / first**2 + 1 / second**2)
+    e = 2 * sum(math.exp(-2 * math.pi**2 * tau2 * m * m) for m in range(1, 9))
+    return math.log1p(e) - math.log1p(-e)
 
 
 def test_two_noises_are_one_of_root_two_and_the_control_shows_where_that_ends() -> None:
     """Every release has σ ≥ 3 grid units; below one unit the sum is visibly no discrete Gaussian."""
-    assert all(ratio_of_two(sigma) < 1e-12 for sigma in (3.0, 5.0, 17.0))
+    assert all(ratio_of_two(sigma, sigma) < 1e-12 for sigma in (3.0, 5.0, 17.0))
     bound = 2 * math.exp(-((math.pi * 0.6) ** 2))
-    assert 1e-3 < ratio_of_two(0.6) < math.log((1 + bound) / (1 - bound)) * 1.5
-    assert ratio_of_two(0.4) > 0.1
+    assert 1e-3 < ratio_of_two(0.6, 0.6) < math.log((1 + bound) / (1 - bound)) * 1.5
+    assert ratio_of_two(0.4, 0.4) > 0.1
+
+
+@pytest.mark.parametrize(("first", "second"), [(3, 3), (3, 4), (3, 30), (4, 90), (17, 9), (50, 51)])
+def test_two_unequal_noises_are_one_of_the_root_of_their_squares(first: float, second: float) -> None:
+    """Spec 13.16.1: from whole σ ≥ 3 on e is below 2⁻¹¹², however unequal; the rest here is float64's."""
+    assert poisson_bound(first, second) < 2.0**-110
+    assert ratio_of_two(first, second) < 1e-12
+
+
+@pytest.mark.parametrize(("first", "second"), [(0.5, 0.6), (0.5, 0.9), (0.6, 2.0), (0.6, 20.0), (0.7, 0.9)])
+def test_control_where_the_lesser_noise_is_small_the_bound_is_seen_and_kept(first: float, second: float) -> None:
+    """The greater noise does not help the lesser: the ratio stays near the bound that τ ≈ min σ gives."""
+    found, bound = ratio_of_two(first, second), poisson_bound(first, second)
+    assert 1e-12 < bound / 40 < found <= bound * (1 + 1e-9)
+
+
+@given(st.floats(2, 1e9), st.floats(1e-3, 1))
+def test_whole_sigmas_pay_for_the_grid_of_two_unequal_noises(s: float, share: float) -> None:
+    """(s₁ + 1)² + (s₂ + 1)² - 4 ≥ s₁² + s₂² where s₁ + s₂ ≥ 1: √(1 + r²)·z stays conservative (13.16.2)."""
+    other = max(share * s, 2.0)
+    assert (math.ceil(s) + 1) ** 2 + (math.ceil(other) + 1) ** 2 - 4 >= s**2 + other**2
+
+
+@pytest.mark.parametrize("q", [1.0, 0.2])
+def test_a_coordinator_that_adds_less_is_seen_less_of_by_the_coordinator_than_by_the_helper(q: float) -> None:
+    """Spec 13.16.3: z against the coordinator, r·z against the helper, √(1 + r²)·z in releases."""
+    charges, whole = [training(20.0, q=q)], [training(20.0)]
+    seen, equal = observers(charges, DELTA, "helper", coordinator_noise=0.5), observers(charges, DELTA, "helper")
+    assert seen.coordinator == equal.coordinator == released(whole, DELTA)
+    assert seen.helper == released([training(10.0)], DELTA)
+    assert seen.released_models == released(noisier(charges, math.sqrt(1.25)), DELTA)
+    assert seen.participation_viewer == released(noisier(whole, math.sqrt(1.25)), DELTA)
+    assert seen.replace_one == released(noisier(charges, math.sqrt(1.25)), DELTA, relation="replace-one")
+    assert equal.participation_viewer < seen.participation_viewer < seen.coordinator < seen.helper
+    assert "adds 0.5 of the noise" in seen.condition and "adds" not in equal.condition.replace("adds its noise", "")
+
+
+@pytest.mark.parametrize(("mode", "share"), [("helper", 0.0), ("helper", 1.1), ("helper", -1.0), ("central", 0.5)])
+def test_a_share_of_noise_fits_mode_helper_alone(mode: str, share: float) -> None:
+    with pytest.raises(BudgetError, match="coordinator's noise"):
+        observers([training(20.0)], DELTA, mode, coordinator_noise=share)
+
+
+def test_over_years_the_helper_and_the_phones_ledger_count_the_lesser_noise() -> None:
+    charges = [training(60.0)]
+    equal, less = lifetime(charges, DELTA, "helper"), lifetime(charges, DELTA, "helper", 0.5)
+    assert equal is not None and less is not None
+    for name, months in (("one_year", 12), ("five_years", 60)):
+        assert equal[name]["helper"] == equal[name]["composed"] == less[name]["composed"]
+        assert less[name]["helper"] == pytest.approx(gaussian_epsilon(math.sqrt(months * 20) / 30, DELTA))
+        rho = months * 20 / (2 * 30**2)
+        assert less[name]["zcdp"] == pytest.approx(rho + 2 * math.sqrt(rho * math.log(1 / DELTA)))
+    central = lifetime(charges, DELTA, "central")
+    assert central is not None and central["one_year"]["helper"] is None
 
 
 def test_a_sum_of_many_shares_is_one_noise_too() -> None:
