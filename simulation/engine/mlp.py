@@ -28,7 +28,7 @@ from simulation.engine.tally import BLOCK, StackedUpdates, exact_group, no_recor
 Layers = list[tuple[Tensor, Tensor]]
 Ints = NDArray[np.int64]
 LEAST = -1e38  # what float32 holds
-ROWS = 1 << 14  # trained on at a time
+ROWS = 1 << 13  # trained on at a time
 NUMBERS, MOST = 1_000_000, 4096  # weights of a chunk's phones, and phones
 
 
@@ -56,7 +56,7 @@ class Mlp:
     @property
     def limits(self) -> Limits:
         """How large a chunk may be."""
-        return Limits(min(max(NUMBERS // self.size, 16), MOST), ROWS, MOST, ROWS // 4)
+        return Limits(min(max(NUMBERS // self.size, 16), MOST), ROWS, MOST, ROWS // 2)
 
     @contextmanager
     def threads(self) -> Iterator[int]:
