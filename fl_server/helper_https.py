@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import http.client
-import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit
 
 from fl_server.helper import HelperRefused
-from model.canonical import sha256_hex
+from fl_server.pinned import MAX_ANSWER, bounded, connect, cut, pinning, require_pinned
 from model.contract.caller import HEADER, caller_header
 from model.contract.envelope import Signed, SigningKey, keyid, verify
 from model.contract.masked import (
-    MAX_BATCH_BYTES,
     REFUSAL_DOMAIN,
     SHARE_DOMAIN,
     BatchRequest,
@@ -25,11 +22,9 @@ from model.contract.masked import (
     batch_digest,
     split_seeds,
 )
-from model.errors import ContractError, InputError, RoundError
+from model.errors import ContractError, InputError, RoundError, RunError
 
-MAX_ANSWER = MAX_BATCH_BYTES
-CHUNK = 1 << 16
-PAUSE_SECONDS = 0.5
+AGAIN = "ask its operator for the address again"
 
 
 class HttpsHelper:
@@ -57,7 +52,7 @@ class HttpsHelper:
         self._host, self._port = where.hostname, where.port or 443
         self._public, self._signing = helper_public, signing
         self._seconds, self._patience, self._on_refusal = seconds, min(patience, seconds), on_refusal
-        self._context, self._pinned = _pinning(certificate_pem)
+        self._context, self._pinned = pinning(certificate_pem)
 
     def share(self, request: BatchRequest) -> Signed:
         """The signed share for a batch, verified to be for just that batch; `SecondServer` reads it.
@@ -77,6 +72,24 @@ class HttpsHelper:
         check_share(Share.from_dict(verify(signed, SHARE_DOMAIN, ring)), request)
         return signed
 
+    def about(self) -> bytes:
+        """What the helper says of itself, before it is asked for anything (GET /v1/about).
+
+        RunError, at once, where nobody answers or another certificate is shown than the one pinned.
+        """
+        where = f"{self._host}:{self._port}"
+        try:
+            status, told = self._talk("GET", "/v1/about", None, {}, 0.0)
+        except ssl.SSLCertVerificationError as error:
+            raise RunError(f"the helper at {where} shows another certificate than its address; {AGAIN}") from error
+        except (OSError, http.client.HTTPException) as error:
+            raise RunError(
+                f"no helper answers at {where} ({_said(error)}); start it with `pocketscore-review helper serve HOME`"
+            ) from error
+        if status != 200:
+            raise RunError(f"the helper at {where} says nothing of itself (HTTP {status}); use the same release there")
+        return told
+
     def _exchange(self, body: bytes) -> bytes:
         patient = time.monotonic() + self._patience
         try:
@@ -92,27 +105,34 @@ class HttpsHelper:
             ) from error
 
     def _once(self, body: bytes, patient: float) -> bytes:
-        """One request on a connection of its own; RoundError where the helper says no without signing it."""
+        """One batch on a connection of its own; RoundError where the helper says no without signing it."""
+        headers = {HEADER: caller_header(body, self._public, self._signing), "Content-Type": "application/cbor"}
+        status, told = self._talk("POST", "/v1/batch", body, headers, patient)
+        if status not in (200, 409):
+            raise RoundError(f"the helper took no batch (HTTP {status}: {_plain(told)}); correct it and resume")
+        return told
+
+    def _talk(
+        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str], patient: float
+    ) -> tuple[int, bytes]:
+        """One request and its answer, (status, body); OSError or HTTPException where there is none in time."""
         until = time.monotonic() + self._seconds
         line = http.client.HTTPSConnection(self._host, self._port, timeout=self._seconds, context=self._context)
         # A socket's timeout is for one read. The whole exchange ends here, however slowly it drips.
-        clock = threading.Timer(self._seconds, _cut, [line])
+        clock = threading.Timer(self._seconds, cut, [line])
         clock.start()
         try:
-            _connect(line, patient)
-            _require_pinned(line, self._pinned)
-            headers = {HEADER: caller_header(body, self._public, self._signing), "Content-Type": "application/cbor"}
-            line.request("POST", "/v1/batch", body, headers)
+            connect(line, patient)
+            require_pinned(line, self._pinned)
+            line.request(method, path, body, dict(headers))
             answer = line.getresponse()
-            told = _bounded(answer)
+            told = bounded(answer)
             if time.monotonic() > until:
                 raise TimeoutError(f"it took over {self._seconds:g} seconds")
         finally:
             clock.cancel()
             line.close()
-        if answer.status not in (200, 409):
-            raise RoundError(f"the helper took no batch (HTTP {answer.status}: {_plain(told)}); correct it and resume")
-        return told
+        return answer.status, told
 
 
 def check_share(share: Share, request: BatchRequest) -> Share:
@@ -124,57 +144,6 @@ def check_share(share: Share, request: BatchRequest) -> Share:
     if told != asked or (share.dim, share.batch_digest, share.phones) != batch:
         raise ContractError("the helper's share is for another plan, sum or batch; nothing is released from it")
     return share
-
-
-def _pinning(certificate_pem: str) -> tuple[ssl.SSLContext, str]:
-    """A context that trusts this one certificate, and the digest of its DER form. Names in it do not matter."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.check_hostname = False
-    try:
-        context.load_verify_locations(cadata=certificate_pem)
-        return context, sha256_hex(ssl.PEM_cert_to_DER_cert(certificate_pem))
-    except (ssl.SSLError, ValueError) as error:
-        raise InputError(
-            "the helper's certificate is no X.509 certificate in PEM; take tls.pem from the helper's home"
-        ) from error
-
-
-def _require_pinned(line: http.client.HTTPSConnection, pinned: str) -> None:
-    shown = line.sock.getpeercert(binary_form=True)
-    if shown is None or sha256_hex(shown) != pinned:
-        raise RoundError("the helper shows another certificate than the one pinned; find out who answers there")
-
-
-def _connect(line: http.client.HTTPSConnection, patient: float) -> None:
-    """Connect, again while nobody listens until the moment `patient`."""
-    while True:
-        try:
-            line.connect()
-            return
-        except ConnectionRefusedError:
-            if time.monotonic() >= patient:
-                raise
-        time.sleep(PAUSE_SECONDS)
-
-
-def _cut(line: http.client.HTTPSConnection) -> None:
-    """End a connection from outside the thread that waits on it, which then sees it end."""
-    if line.sock is not None:
-        with contextlib.suppress(OSError):
-            socket.socket.shutdown(line.sock, socket.SHUT_RDWR)
-
-
-def _bounded(answer: http.client.HTTPResponse) -> bytes:
-    """The whole body, at most MAX_ANSWER bytes."""
-    kept = bytearray()
-    while chunk := answer.read1(CHUNK):
-        kept += chunk
-        if len(kept) > MAX_ANSWER:
-            raise RoundError(f"the helper's answer is over {MAX_ANSWER} bytes; find out who answers there")
-    if answer.length:
-        raise http.client.IncompleteRead(bytes(kept), answer.length)
-    return bytes(kept)
 
 
 def _plain(told: bytes) -> str:

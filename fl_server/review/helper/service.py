@@ -18,7 +18,7 @@ from uvicorn import Config, Server
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from fl_server.review.helper.desk import HelperDesk
-from fl_server.review.helper.home import HelperHome
+from fl_server.review.helper.home import ROLES, HelperHome
 from model.canonical import sha256_hex
 from model.contract.caller import HEADER, named_body
 from model.contract.masked import MAX_BATCH_BYTES, SHARE_DOMAIN
@@ -48,7 +48,8 @@ def make_app(desk: HelperDesk) -> FastAPI:
 
     @app.get("/v1/about")
     def about() -> dict[str, str]:
-        return {**desk.home.about(), "log_head": desk.head().hex()}
+        trusted = {role: desk.home.trust.get(role, b"").hex() for role in ROLES}
+        return {**desk.home.about(), **trusted, "log_head": desk.head().hex()}
 
     return app
 
