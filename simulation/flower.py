@@ -18,6 +18,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from fl_client.app import Trust, make_client_app
 from model.contract.envelope import SigningKey
+from simulation.drawer import FileDrawer, drawer_of
 from simulation.farm import Farm
 from simulation.workspace import Workspace
 
@@ -55,6 +56,11 @@ def _load(context: Context) -> Farm:
     return _farm(workspace_of(context), int(index), int(count))
 
 
+def _drawer(context: Context) -> FileDrawer:
+    index, count = context.node_config.get("partition-id", 0), context.node_config.get("num-partitions", 1)
+    return drawer_of(workspace_of(context).folder, int(index), int(count))
+
+
 def _trust(context: Context) -> Trust:
     return workspace_of(context).trust()
 
@@ -69,4 +75,4 @@ def main(grid: Grid, context: Context) -> None:
 
 server_app = ServerApp()
 server_app.main()(main)
-client_app = make_client_app(_load, _trust)
+client_app = make_client_app(_load, _trust, drawer=_drawer)

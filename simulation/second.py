@@ -13,6 +13,7 @@ from pathlib import Path
 
 from fl_server.helper import Beside, SecondServer
 from fl_server.helper_https import HttpsHelper
+from fl_server.helper_known import require_known
 from fl_server.keys import load_key, replace_file, save_key
 from fl_server.review.helper.desk import HelperDesk
 from fl_server.review.helper.home import HelperHome, Settings
@@ -22,6 +23,7 @@ from model.errors import ContractError, InputError, RunError
 
 ADDRESS, CALLER = "address.json", "coordinator.key"
 PATIENCE = 60.0  # a helper that is being started again is waited for
+MEETING_SECONDS = 10.0
 
 
 def read_address(path: Path) -> HelperAddress:
@@ -35,6 +37,16 @@ def read_address(path: Path) -> HelperAddress:
         ) from error
     except ContractError as error:
         raise InputError(f"{file}: {error}") from error
+
+
+def meet(address: HelperAddress, signers: Mapping[str, SigningKey]) -> None:
+    """Nothing, where this helper answers now and serves plans of these signers, by role.
+
+    RunError or InputError, in one sentence, otherwise.
+    """
+    public = bytes.fromhex(address.signing_key)
+    line = HttpsHelper(address.url, address.certificate, public, signers["coordinator"], seconds=MEETING_SECONDS)
+    require_known(line, address, {role: key.public_bytes for role, key in signers.items()})
 
 
 @dataclass(frozen=True)

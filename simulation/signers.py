@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from fl_server.keys import KeyRing, load_key, replace_file, save_key
+from model.contract.envelope import SigningKey
 from model.errors import InputError
 
 ROLES = ("coordinator", "reviewer")
@@ -35,8 +36,13 @@ def make(folder: Path) -> Path:
     return folder / PUBLIC
 
 
+def held(folder: Path) -> dict[str, SigningKey]:
+    """Both keys of `folder` by role; InputError where one is missing or exposed."""
+    return {role: load_key(folder / f"{role}.key") for role in ROLES}
+
+
 def adopt(folder: Path, ring: Path) -> None:
     """Copy both keys of `folder` into a run's own key folder `ring`; InputError where one is missing or exposed."""
     ring.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for role in ROLES:
-        save_key(ring / f"{role}.key", load_key(folder / f"{role}.key"))
+    for role, key in held(folder).items():
+        save_key(ring / f"{role}.key", key)

@@ -53,13 +53,15 @@ def deployment(home: Path, nodes: int, *, port: int | None = None, relay: Sequen
         host, own_port = address.split(":")
         link = ["flower-superlink", "--insecure", "--disable-runtime-dependency-installation"]
         place = ["--host", host, "--port", own_port, "--database", str(home / "state.db")]
-        stack.enter_context(_process([*link, *place], home, "superlink"))
+        server = stack.enter_context(_process([*link, *place], home, "superlink"))
         _await_health(address)
         for index in range(nodes):
             dial = relay[index] if relay else address
             node = ["flower-supernode", "--insecure", "--superlink", dial, "--port", str(free_port())]
             config = f"partition-id={index} num-partitions={nodes}"
             stack.enter_context(_process([*node, "--node-config", config], home, f"supernode-{index}"))
+        # The server ends first: to one that outlives its nodes every phone is lost, and a sum has few attempts.
+        stack.callback(_stop, server)
         yield address
 
 
@@ -98,7 +100,9 @@ def flwr_run(project: Path, workspace: Workspace | None, home: Path, options: Se
             command, env=environment(home, free_port()), capture_output=True, text=True, timeout=timeout, check=False
         )
     except subprocess.TimeoutExpired as error:
-        raise RunError(f"the Flower run took more than {timeout:.0f} s; see {home} and try fewer phones") from error
+        raise RunError(
+            f"the Flower run took more than {timeout:.0f} s; start it again to resume; see {home}"
+        ) from error
     log = done.stdout + done.stderr
     if done.returncode or (workspace is not None and not workspace.result.exists()):
         if workspace is not None and workspace.failure.exists():

@@ -54,7 +54,7 @@ class LocalWitness:
         require_private(len(roster.entries), self.terms.neighbours)
         signed = self._rosters.setdefault(place, {})
         if attempt not in signed:
-            self._require_next(place, attempt, len(signed))
+            self._require_next(place, attempt, max(signed, default=-1))
             signed[attempt] = roster, self.key.sign(roster.head(context, attempt))
         known, signature = signed[attempt]
         if known.head(context, attempt) != roster.head(context, attempt):
@@ -80,10 +80,11 @@ class LocalWitness:
             raise RoundError("another list was signed for this sum; it is spent")
         return self.key.sign(survivors.signed_bytes(CERTIFICATE_DOMAIN))
 
-    def _require_next(self, place: Sum, attempt: int, signed: int) -> None:
+    def _require_next(self, place: Sum, attempt: int, latest: int) -> None:
         if any(opened == place for opened, _ in self._lists):
             raise RoundError("a list of this sum was signed already; it is spent, whatever came of it")
-        if attempt != signed or attempt >= ATTEMPTS:
+        # Numbers may be left out: an attempt that no phone came to has no roster to sign.
+        if not latest < attempt < ATTEMPTS:
             raise RoundError(f"attempt {attempt} is not the next of at most {ATTEMPTS}; skip this sum")
 
     def _latest(self, place: Sum, root: bytes) -> tuple[Roster, bytes]:

@@ -21,11 +21,14 @@ from simulation.experiment.lender import Lender
 from simulation.experiment.request import Progress, Request, require_utf8
 from simulation.experiment.sources import Source, prepare
 from simulation.planning import require_enough
+from simulation.second import meet, read_address
+from simulation.signers import held
 
 if TYPE_CHECKING:  # torch must come after the population's processes were forked
     from simulation.experiment.outcome import Outcome
 
 BASELINE_KNOTS = 16
+RELEASES, BESIDE_TRAINING = "releases", 3  # of a federation's folder; knots, calibration, evaluation
 PARITY_ROWS = 4096  # held-out rows on which the exported file is compared with the network
 
 
@@ -48,6 +51,7 @@ def execute(
     moment = int(time.time()) if now is None else now
     clock = Clock()
     with opened(out, request.to_dict(), overwrite=overwrite) as place:
+        _meet_helper(place, request)
         with clock("phones"):
             source = prepare(request, place.data, progress)
             require_enough(source.data)
@@ -56,6 +60,15 @@ def execute(
             card = pool.submit(lender.make if request.scored else bytes)
             outcome = _train_and_release(request, source, place, progress, clock, moment)
             return _lend_and_report(outcome, lender, card, bases, progress, clock)
+
+
+def _meet_helper(place: RunFolder, request: Request) -> None:
+    """A helper in its own process is asked who it is before anything is made; one that has answered all is not."""
+    if request.helper is None or request.keys is None:
+        return
+    done = len(list((place.federation / RELEASES).glob("release-*.cbor")))
+    if done < request.options.rounds + BESIDE_TRAINING:
+        meet(read_address(request.helper), held(request.keys))
 
 
 @dataclass

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from model.errors import InputError
+from simulation.pace import require_bearable
 from simulation.planning import Options
 from simulation.table import TableChoice
 
@@ -60,6 +61,8 @@ class Request:
             raise InputError("--helper names a second server; ask for it with --privacy helper, or leave it out")
         if self.helper is not None and self.keys is None:
             raise InputError("--helper needs --keys DIR, whose signers it trusts; `pocketscore keys DIR` makes them")
+        if self.grid == "superlink":
+            require_bearable(self.options.mode, self.options.rounds, self.phones or 0, self.farms)
         if self.table is not None:
             told = {"data": self.table.path, **{n: v for n, v in vars(self.table).items() if n != "path"}}
             for option, value in told.items():

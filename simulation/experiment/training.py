@@ -22,10 +22,12 @@ from fl_server.keys import KeyRing, replace_file
 from fl_server.rounds import Release, State
 from model.contract.envelope import SigningKey
 from model.contract.plan import TrainingPlan
+from simulation.drawer import nodes_of
 from simulation.experiment.folder import LEDGER, RunFolder
 from simulation.experiment.request import Progress, Request
 from simulation.experiment.sources import Source
 from simulation.federate import federate
+from simulation.pace import expected_seconds, require_bearable
 from simulation.planning import build_plan
 from simulation.second import read_address
 from simulation.signers import adopt
@@ -35,6 +37,7 @@ from simulation.workspace import ATTENDANCE, Workspace
 SAMPLED = 8  # phones a farm whose stages a reviewer may look at
 PROJECT = Path(__file__).resolve().parents[2]
 POLL_SECONDS = 0.5
+LEAST_PATIENCE = 600.0
 
 
 @dataclass
@@ -90,12 +93,20 @@ def train(place: RunFolder, plan: TrainingPlan, request: Request, progress: Prog
     try:
         if request.grid == "superlink":
             with _watched(shared, lambda number: progress("rounds", number, plan.rounds + 2)):
-                run_deployed(PROJECT, shared, place.private / "flower", request.farms)
+                run_deployed(PROJECT, shared, place.private / "flower", request.farms, timeout=patience(plan, request))
         else:
             federate(shared, nodes=request.farms, sample=SAMPLED, on_progress=closed)
     finally:
         _publish(place, shared)
+    shutil.rmtree(nodes_of(shared.folder), ignore_errors=True)  # secrets of sums that are closed
     return finished(shared, plan)
+
+
+def patience(plan: TrainingPlan, request: Request) -> float:
+    """Seconds after which a run over a SuperLink is given up: five times what it takes. InputError over the most."""
+    known = (plan.privacy.mode, plan.rounds, plan.phones, request.farms)
+    require_bearable(*known)  # only now is it known how many phones a table holds
+    return max(LEAST_PATIENCE, 5 * expected_seconds(*known))
 
 
 def finished(shared: Workspace, plan: TrainingPlan) -> tuple[Result, Record]:
