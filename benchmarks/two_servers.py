@@ -1,7 +1,7 @@
 """Two servers' noise on the Taiwan card table: the section "Two servers" of docs/results.md.
 
-The plan is that of `--privacy helper` at a coordinator's ε of 1, with equal noises and with `--helper-epsilon 2`. What is
-run is its sum without masks under √(1 + r²) times its multipliers' noise, r the coordinator's share: what both servers
+The plan is that of `--privacy helper` at a coordinator's ε of 1, with equal noises and with `--helper-epsilon 2`. What
+is run is its sum without masks under √(1 + r²) times its multipliers' noise, r the coordinator's share: what both servers
 add. A masked run releases the unmasked one's sums to the last unit (tests/simulation/test_helper_mode.py), and two
 discrete Gaussians are one of √(σ₁² + σ₂²) within 2⁻¹¹⁰ (spec 13.16.1), so the figures are those of the protocol at a
 tenth of its cost; `results.py --only helper` runs all of it. Runs are kept in docs/two_servers.json as they are done.
@@ -53,13 +53,13 @@ the noise that the helper adds. Same splits and charges as above, {splits} split
 
 The second row's gain over the first, paired by split: {gain:+.4f} ± {gain_half:.4f}. What it costs is the helper's ε,
 {helper:.4f} where it was {equal:.4f}: whoever runs the second server may learn so much more of a phone than the
-coordinator may, and so much more may whoever both steals that server's noise and reads the releases. A phone's ledger
+coordinator may, and so may whoever gets hold of that server's noise and reads the releases. A phone's ledger
 counts it: ρ {rho:.3f} a plan of its yearly .5, where equal noises take {equal_rho:.3f}, so {plans} such plans fit into
 a year and not {equal_plans}. Who wants one promise against both servers keeps the default.
 
 One run with every message masked and sealed, 24,000 phones and 22 sums (split 9000, equal noises): AUC .7711, ECE
-.0126. About 30 other settings (server rate and momentum, L2, clip, rounds, averaging, shares, knots) were tried on other
-splits and other tables; none was better beyond the sampling error without costing elsewhere, so the default plan
+.0126. About 30 other settings (server rate and momentum, L2, clip, rounds, averaging, shares, knots) were tried on
+other splits and other tables; none was better beyond the sampling error without costing elsewhere, so the default plan
 stands. Without noise the first five of these splits give .7718: at this ε equal noises cost about .002.
 """
 
@@ -128,9 +128,8 @@ def section(runs: list[dict[str, Any]], central: dict[int, float]) -> str:
     plans = {"plans": int(YEARLY_RHO / rho), "equal_plans": int(YEARLY_RHO / equal_rho)}
     rhos = {"rho": rho, "equal_rho": equal_rho, **plans}
     rows = "\n".join(row(group, central) for group in groups)
-    return "## Two servers\n" + TEXT.format(
-        head=HEAD, rows=rows, gain=gain, gain_half=gain_half, **counted, **paid, **rhos
-    )
+    figures = {"gain": gain, "gain_half": gain_half, **counted, **paid, **rhos}
+    return "## Two servers\n" + TEXT.format(head=HEAD, rows=rows, **figures)
 
 
 def main() -> None:

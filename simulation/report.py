@@ -15,7 +15,7 @@ MOST_GROUPS = 8
 ONLY = "[dim]simulation only[/dim]"
 OTHERS = "under the noise it does not make"
 MONTHLY = "taking part every month; a phone's yearly cap (ρ .5) may end it earlier"
-LEDGER = "which a phone's own ledger counts, as the helper meets less noise"
+LEDGER = "against the helper, by whose lesser noise a phone's own ledger counts"
 ONE_HAND = "simulation: both servers in one hand, so nothing was really held apart"
 CHARGED = "[green]charged[/green]"
 

@@ -95,7 +95,7 @@ def test_every_observer_is_shown_with_its_reason_or_its_condition() -> None:
     )
     equal = shown(changed(epsilon__coordinator=0.98, epsilon__helper=0.98))
     for said, over_years in ((text, True), (equal, False), (central, False)):
-        assert ("11.3 / 31.2" in said and "phone's own ledger counts" in said) == over_years
+        assert ("11.3 / 31.2" in said and "lesser noise" in said) == over_years
     assert "in one hand" not in text and "nothing was really held apart" in shown(helper | {"one_hand": True})
     assert "99.7000" in shown(changed(epsilon__alone_round=99.7)) and "1 and 5 years" in central
     assert "–" in shown(changed(epsilon__lifetime=None))
