@@ -23,7 +23,13 @@ SLOWEST = ("every_command_runs", "supernode", "superlink", "flwr_run")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item], config: pytest.Config) -> None:
-    """Slow ones first, the README and what starts SuperNodes before all, so that workers end together."""
+    """Slow ones first, the README and what starts SuperNodes before all, so that workers end together.
+
+    Integration tests run without the tracer, which doubles their time: coverage is that of the others.
+    """
+    for item in items:
+        if "integration" in item.keywords:
+            item.add_marker("no_cover")
     items.sort(key=lambda item: (not any(map(item.name.count, SLOWEST)), "integration" not in item.keywords))
     if config.getoption("--hypothesis-profile") == "thorough":
         for test in {item.obj for item in items if is_hypothesis_test(getattr(item, "obj", None))}:

@@ -32,7 +32,6 @@ class Telling(PairedStrategy):
 
 
 @pytest.mark.integration
-@pytest.mark.no_cover  # forty whole rounds; the cases beside it are covered
 def test_rounds_over_messages_with_drops_at_every_step(
     make_scene: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
