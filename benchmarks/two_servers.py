@@ -3,7 +3,7 @@
 The plan is that of `--privacy helper` at a coordinator's ε of 1, with equal noises and with `--helper-epsilon 2`. What
 is run is its sum without masks under √(1 + r²) times its multipliers' noise, r the coordinator's share: what both
 servers add. A masked run releases the unmasked one's sums to the last unit (tests/simulation/test_helper_mode.py), and
-two discrete Gaussians are one of √(σ₁² + σ₂²) within 2⁻¹¹⁰ (spec 13.16.1), so the figures are those of the protocol at
+two discrete Gaussians are one of √(σ₁² + σ₂²) within 2⁻¹¹⁰ (13.16.1), so the figures are those of the protocol at
 a tenth of its cost; `results.py --only helper` runs all of it. Runs are kept in docs/two_servers.json as they are done.
 Example: python benchmarks/two_servers.py --draws 2
 """

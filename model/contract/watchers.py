@@ -1,4 +1,4 @@
-"""ε of a plan's charges against each observer, and over years, by the plan's own words (spec 13.10, 13.16).
+"""ε of a plan's charges against each observer, and over years, by the plan's own words (spec 13.10; 13.16).
 
 Apart from `releases`, which a phone reads as well: the accountant that is asked here is not on a phone.
 """

@@ -172,7 +172,7 @@ def test_five_years_at_the_cap(ledger):
 
 
 def test_with_two_unequal_servers_the_phone_counts_the_noise_that_hides_it_least(ledger):
-    """Spec 13.16.4: the helper meets r·z alone, so one answer costs ρ = 1/2(r·z)², and the cap is held to that."""
+    """13.16.4: the helper meets r·z alone, so one answer costs ρ = 1/2(r·z)², and the cap is held to that."""
     plan = make_plan(z=10.0)
     parts = {"mode": "helper", "helper_key": "ab" * 32}
     equal, less = (

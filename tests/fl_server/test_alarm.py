@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fl_server.alarm import SETTLED, noise_norm, signal_norm, watch, watched
+from fl_server.alarm import FALSE_ALARM, SETTLED, noise_norm, signal_norm, watch, watched
 from fl_server.rounds import Release
+from model.contract.releases import charge_of
 from model.errors import RoundError
 from model.privacy.noise import SeededSource, discrete_gaussian
 from simulation.small import small_dataset, small_plan
@@ -109,6 +110,24 @@ def test_what_describes_no_sum_is_refused(wrong: dict[str, float]) -> None:
 
 def released(round_: int, noised: np.ndarray, void: bool = False) -> Release:
     return Release("train", round_, 50, 50, 50, ("a garbage sum",) if void else (), noised, void=void)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.5])
+def test_the_noise_of_two_servers_is_reckoned_with_as_it_is_and_not_as_if_they_were_equal(share: float) -> None:
+    """A sum just within what √(1 + r²) of the helper's noise allows is possible, just beyond it is not (13.16.2)."""
+    plan = small_plan(small_dataset(60))
+    parts = {"mode": "helper", "helper_key": "ab" * 32, "coordinator_noise": share}
+    plan = replace(plan, privacy=replace(plan.privacy, **parts))  # type: ignore[arg-type]
+    charge = charge_of(plan, "train")
+    assert charge is not None
+    scale, dim = plan.privacy.grid_scale, 100
+    most = 50 * plan.local.clip_norm * scale + noise_norm(
+        dim, math.sqrt(1 + share**2) * charge.sigma * scale, FALSE_ALARM
+    )
+    for factor, alarms in ((0.999, 0), (1.001, 1)):
+        one = np.zeros(dim, dtype=np.int64)
+        one[0] = int(factor * most)
+        assert len(watched(plan, [released(1, one)])) == alarms
 
 
 @pytest.mark.parametrize("mode", [{"mode": "central"}, {"mode": "helper", "helper_key": "ab" * 32}])

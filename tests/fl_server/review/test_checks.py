@@ -198,7 +198,7 @@ def test_a_mode_with_a_finite_coordinator_says_what_it_rests_on(mode: str, parts
 
 
 def test_a_helper_that_sees_more_than_the_coordinator_is_said_and_a_smaller_figure_for_it_is_found() -> None:
-    """Spec 13.16.5: the budget bounds the coordinator's ε; the helper's stands beside it, recomputed, never hidden."""
+    """13.16.5: the budget bounds the coordinator's ε; the helper's stands beside it, recomputed, never hidden."""
     charge = GaussianRelease("training", 20.0, 1.0, 20, 1.0, "train")
     parts: dict[str, Any] = {"helper_key": "ab" * 32, "coordinator_noise": 0.5}
     privacy = PrivacyPlan("helper", 1e-5, 1.0, "zero-out", "phone", (charge,), **parts)

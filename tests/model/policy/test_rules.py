@@ -156,7 +156,7 @@ def test_limits_are_met_exactly() -> None:
 
 
 def test_what_the_helper_may_learn_is_capped_where_the_budget_does_not_bind_it() -> None:
-    """Spec 13.16.6: ε of the same charges is .78 against the coordinator and 4.9 against the helper."""
+    """13.16.6: ε of the same charges is .78 against the coordinator and 4.9 against the helper."""
     most = replace(PRIVACY, **HELPED, coordinator_noise=0.25)
     assert 3 < most.helper_epsilon <= 4 and _ids(replace(PLAN, privacy=most)) == set()
     over = replace(most, coordinator_noise=0.2)

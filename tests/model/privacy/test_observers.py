@@ -134,7 +134,7 @@ def test_two_noises_are_one_of_root_two_and_the_control_shows_where_that_ends() 
 
 @pytest.mark.parametrize(("first", "second"), [(3, 3), (3, 4), (3, 30), (4, 90), (17, 9), (50, 51)])
 def test_two_unequal_noises_are_one_of_the_root_of_their_squares(first: float, second: float) -> None:
-    """Spec 13.16.1: from whole σ ≥ 3 on e is below 2⁻¹¹², however unequal; the rest here is float64's."""
+    """13.16.1: from whole σ ≥ 3 on e is below 2⁻¹¹², however unequal; the rest here is float64's."""
     assert poisson_bound(first, second) < 2.0**-110
     assert ratio_of_two(first, second) < 1e-12
 
@@ -155,7 +155,7 @@ def test_whole_sigmas_pay_for_the_grid_of_two_unequal_noises(s: float, share: fl
 
 @pytest.mark.parametrize("q", [1.0, 0.2])
 def test_a_coordinator_that_adds_less_is_seen_less_of_by_the_coordinator_than_by_the_helper(q: float) -> None:
-    """Spec 13.16.3: z against the coordinator, r·z against the helper, √(1 + r²)·z in releases."""
+    """13.16.3: z against the coordinator, r·z against the helper, √(1 + r²)·z in releases."""
     charges, whole = [training(20.0, q=q)], [training(20.0)]
     seen, equal = observers(charges, DELTA, "helper", coordinator_noise=0.5), observers(charges, DELTA, "helper")
     assert seen.coordinator == equal.coordinator == released(whole, DELTA)
