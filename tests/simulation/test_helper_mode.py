@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from fl_client.replies import write_reply
 from fl_client.single import OnePhone
 from fl_server import rounds
 from fl_server.app import Result
+from fl_server.review.checks import check_all, passed
 from fl_server.rounds import Release, State
 from model.contract.envelope import SigningKey
 from model.contract.plan import TrainingPlan
@@ -35,6 +38,7 @@ from simulation.fieldgrid import Field
 from simulation.small import small_dataset, small_plan
 from simulation.workspace import Workspace
 
+Cli = Any
 KEYS = [SigningKey.generate(), SigningKey.generate()]
 DATA = small_dataset(200, seed=2)
 
@@ -223,3 +227,22 @@ def masked_vector(task: Task) -> np.ndarray:
     reply = write_reply(task, Farm(DATA).partial(task), MemoryEgress(0), OsSource())
     assert set(reply.config_records) == {"masked"} and set(reply.config_records["masked"]) == {"header", "seeds"}
     return reply.array_records["sum"]["sum"].numpy()
+
+
+def test_a_larger_epsilon_against_the_helper_is_asked_for_by_a_number_and_said_everywhere(
+    cli: Cli, tmp_path: Path
+) -> None:
+    """13.16: summary, printed table, page and the reviewer's own arithmetic; --helper-epsilon is mode helper's."""
+    arguments = ("--phones", 300, "--epsilon", 1, "--helper-epsilon", 2, "--rounds", 1, "--score", 0, "--no-baselines")
+    run = tmp_path / "run"
+    said = cli("simulate", "--privacy", "helper", *arguments, "--out", run)
+    epsilon = json.loads((run / "summary.json").read_text("utf-8"))["epsilon"]
+    assert said.code == 0 and 0.99 < epsilon["coordinator"] <= epsilon["budget"] == 1 < 1.98 < epsilon["helper"] <= 2
+    assert epsilon["lifetime"]["one_year"]["helper"] > epsilon["lifetime"]["one_year"]["composed"]
+    assert f"{epsilon['helper']:.4f}" in said.out and "the same, helper" in said.out
+    page = (run / "report.html").read_text("utf-8")
+    assert f"{epsilon['helper']:.2f}" in page and "less hidden from the helper" in page and "against the helper" in page
+    findings = check_all(run)
+    assert passed(findings) and any("against the helper, which meets" in found.sentence for found in findings)
+    refused = cli("simulate", *arguments, "--out", tmp_path / "none")
+    assert refused.code == 2 and "add --privacy helper" in refused.err and not (tmp_path / "none").exists()
