@@ -250,6 +250,29 @@ def test_blocks_do_not_depend_on_who_is_there() -> None:
     )
 
 
+@pytest.mark.parametrize("coupled", [False, True])
+@pytest.mark.parametrize("isa", ISAS)
+def test_a_phone_alone_is_the_same_in_a_crowd(isa: int, coupled: bool) -> None:
+    for knots in (5, 16, 40):
+        problem = made(3, features=5, knots=knots, levels=60, phones=200, coupled=coupled, local=FIVE)
+        crowd, deltas = NativeEngine(2, isa).solve(problem, 10), []
+        for i in range(10):
+            one = replace(problem, ids=problem.ids[[i]], first=problem.first[[i]], counts=problem.counts[[i]])
+            deltas.append(NativeEngine(1, isa).solve(one, 1).raw[0])
+        np.testing.assert_array_equal(crowd.raw, deltas)
+        assert np.abs(crowd.raw).sum() > 0
+
+
+@pytest.mark.parametrize("coupled", [False, True])
+@pytest.mark.parametrize("local", LOCALS)
+@pytest.mark.parametrize("isa", ISAS)
+def test_more_levels_than_are_mixed_beforehand(isa: int, local: LocalTraining, coupled: bool) -> None:
+    problem = made(4, levels=60000, code=np.uint16, coupled=coupled, local=local)
+    rows = problem.rows
+    assert isinstance(rows, Hats) and len(rows.hat) * 16 > 3 << 19  # bytes of one SSE vector a level
+    assert apart(NativeEngine(2, isa).solve(problem).sum.astype(np.float64), oracle(problem)[0]) <= 1e-6
+
+
 PARTS = [slice(0, 20), slice(20, 64)]
 
 

@@ -176,25 +176,35 @@ template <class Code> struct AdditiveTrainer {
             deltas[g * shared->size + shared->bias_lane] = (float)(sum * shared->model->bias);
         }
         for (int64_t j = 0; j < shared->model->features; ++j)
-            if (shared->features[j].width == LANES && !shared->coupled)
-                add_narrow_feature(j, phones, sums, deltas);
+            if (shared->mixed)
+                add_mixed_feature(j, phones, sums, deltas);
             else
                 for (int64_t g = 0; g < phones; ++g)
                     add_feature(parts[g], j, shared->table, shared->middle, 0, sums[g], false, deltas + g * shared->size);
     }
 
-    // The usual case of add_group: a feature whose hats fill one vector.
-    void add_narrow_feature(int64_t j, int64_t phones, const float *sums, float *deltas) const {
+    // The usual case of add_group: levels' rows lie ready.
+    void add_mixed_feature(int64_t j, int64_t phones, const float *sums, float *deltas) const {
+        for (int64_t from = 0, left = shared->features[j].width; left > 0;) {
+            const int64_t vectors = left >= 4 * LANES ? 4 : left >= 2 * LANES ? 2 : 1;
+            if (vectors == 4) add_mixed_part<4>(j, from, phones, sums, deltas);
+            if (vectors == 2) add_mixed_part<2>(j, from, phones, sums, deltas);
+            if (vectors == 1) add_mixed_part<1>(j, from, phones, sums, deltas);
+            from += vectors * LANES, left -= vectors * LANES;
+        }
+    }
+    // V vectors from lane `from` of the feature on, and its flag.
+    template <int V>
+    PS_INLINE_MEMBER void add_mixed_part(int64_t j, int64_t from, int64_t phones, const float *sums, float *deltas) const {
         const Feature f = shared->features[j];
-        const Level *levels = shared->levels + f.start;
-        const float *table = shared->table + f.table, flag_middle = shared->middle[f.flag_lane];
-        const vf middle = load(shared->middle + f.lane);
+        const float *mixed = shared->mixed + f.mixed + from, *flags = shared->flags + f.start;
+        const float *off = shared->middle + f.lane + from, flag_middle = shared->middle[f.flag_lane];
         const int64_t size = shared->size;
         for (int64_t g = 0; g < phones; ++g, deltas += size) {
-            vf found[1];
-            const float flag = feature_sum<1>(parts[g], j, levels, table, LANES, nullptr, found);
-            store(deltas + f.lane, found[0] - sums[g] * middle);
-            deltas[f.flag_lane] = f.flag_gain * flag - sums[g] * flag_middle;
+            vf found[V];
+            const float flag = mixed_sum<V>(parts[g], j, mixed, f.width, flags, found);
+            put<V>(found, off, 0, sums[g], deltas + f.lane + from);
+            deltas[f.flag_lane] = flag - sums[g] * flag_middle;
         }
     }
 
@@ -209,27 +219,27 @@ template <class Code> struct AdditiveTrainer {
         const Feature f = shared->features[j];
         const Level *levels = shared->levels + f.start;
         const int64_t last = f.width * shared->model->sizes[j];
+        const float *flags = (inner ? shared->gram_flags : shared->flags) + f.start;
         float flag = 0;
         for (int64_t from = 0; from < f.width;) {
             const float *part = table + f.table + from, *off = middle + f.lane + from;
-            const float *flags = shared->coupled ? part + last : nullptr;
+            const float *flag_row = shared->coupled ? part + last : nullptr;
             float *place = to + f.lane + from;
             const int64_t left = f.width - from;
             vf sums[4];
             if (left == LANES) {
-                flag = feature_sum<1>(what, j, levels, part, f.width, flags, sums);
+                flag = feature_sum<1>(what, j, levels, part, f.width, flag_row, flags, sums);
                 from += put<1>(sums, off, keep, sum, place);
             } else if (left < 4 * LANES) {
-                flag = feature_sum<2>(what, j, levels, part, f.width, flags, sums);
+                flag = feature_sum<2>(what, j, levels, part, f.width, flag_row, flags, sums);
                 from += put<2>(sums, off, keep, sum, place);
             } else {
-                flag = feature_sum<4>(what, j, levels, part, f.width, flags, sums);
+                flag = feature_sum<4>(what, j, levels, part, f.width, flag_row, flags, sums);
                 from += put<4>(sums, off, keep, sum, place);
             }
         }
-        if (shared->coupled) return;
         const float old = keep == 0 ? 0 : keep * to[f.flag_lane];
-        to[f.flag_lane] = old + ((inner ? f.flag_gram : f.flag_gain) * flag - sum * middle[f.flag_lane]);
+        to[f.flag_lane] = old + (flag - sum * middle[f.flag_lane]);
     }
 
     template <int V> PS_INLINE_MEMBER static int64_t put(const vf *sums, const float *off, float keep, float sum, float *to) {

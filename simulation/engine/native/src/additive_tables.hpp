@@ -10,10 +10,16 @@ struct Level {
     float flag;
 };
 
-// One feature's part of a delta: `width` lanes from `lane` on, its levels from `start` on, its tables at `table`.
+// A vector of a level's row: its hats' rows from `row` on and, where there is one, the flag's.
+PS_INLINE vf mix(const Level &level, const float *row, int64_t width, const float *flag_row) {
+    const vf hats = splat(level.low) * load(row) + splat(level.high) * load(row + width);
+    return flag_row ? hats + splat(level.flag) * load(flag_row) : hats;
+}
+
+// One feature's part of a delta: `width` lanes from `lane` on and its flag's lane, for one more lane would often be one
+// more vector; its levels from `start` on, its tables at `table`, its levels' own rows at `mixed`.
 struct Feature {
-    int64_t start, lane, width, table, flag_lane;
-    float flag_gain, flag_gram;  // where flags stand apart, the flag's own weight in delta and in u
+    int64_t start, lane, width, table, flag_lane, mixed;
 };
 
 struct Additive {
@@ -21,14 +27,16 @@ struct Additive {
     const ps_local *local;
     const ps_additive *model;
     Grid grid;
-    bool coupled = false;  // some block mixes hats and flag: then the flag is a column like another
+    bool coupled = false;  // some block mixes hats and flag: then the flag has a row of the table
     bool again = false;    // some phone takes a second step
     int64_t longest = 0, size = 0, bias_lane = 0;
     float base = 0;
-    Memory memory[11];
+    Memory memory[14];
     Feature *features;
     Level *levels;
     float *score, *table, *gram, *middle, *gram_middle, *centre;
+    float *flags, *gram_flags;  // what a row of a level adds to its feature's flag lane of delta and of u
+    float *mixed = nullptr;     // each level's own row of its feature's table, if they are few enough
     uint32_t *limit;
     int32_t *place;
     int64_t *starts;
@@ -40,6 +48,10 @@ struct Additive {
     int32_t lay_out();
     bool fill_feature(int32_t j, const double *block, const double *about, const float *v);
     void fill_levels(int32_t j, const double *weights, double middle_score);
+    void fill_flags(int32_t j, const double *column, float *to);
+    int32_t mix_levels();
+
+    enum { MIXED_BYTES = 3 << 19 };  // more would not stay in a core's second cache
 };
 
 PS_INLINE int64_t level_end(const ps_additive *model, int32_t j) {
@@ -73,13 +85,12 @@ int32_t Additive::lay_out() {
     for (int32_t j = 0; j < count; ++j) {
         auto &f = features[j];
         const int64_t k = model->sizes[j];
-        f.start = model->start[j], f.lane = lane, f.table = table_size, f.width = padded(k + (coupled ? 1 : 0));
+        f.start = model->start[j], f.lane = lane, f.table = table_size, f.width = padded(k);
         lane += f.width;
         table_size += f.width * (k + 1);  // the last row is the flag's, or zeros: what a last hat's `high` looks at
     }
-    for (int32_t j = 0; j < count; ++j)
-        features[j].flag_lane = coupled ? features[j].lane + model->sizes[j] : lane + j;
-    bias_lane = coupled ? lane : lane + count;
+    for (int32_t j = 0; j < count; ++j) features[j].flag_lane = lane + j;
+    bias_lane = lane + count;
     size = padded(bias_lane + 1);
     levels = memory[1].take<Level>(model->levels);
     score = memory[2].take<float>(model->levels);
@@ -91,7 +102,10 @@ int32_t Additive::lay_out() {
     limit = memory[8].take<uint32_t>(count);
     place = memory[9].take<int32_t>(model->dimension);
     starts = memory[10].take<int64_t>(count);
+    flags = memory[11].take<float>(model->levels);
+    gram_flags = memory[12].take<float>(again ? model->levels : 0);
     for (int32_t j = 0; starts && j < count; ++j) starts[j] = model->start[j];
+    if (!flags || !gram_flags) return 3;
     return levels && score && table && gram && middle && gram_middle && centre && limit && place && starts ? 0 : 3;
 }
 
@@ -100,7 +114,7 @@ bool Additive::fill_feature(int32_t j, const double *block, const double *about,
     const auto &f = features[j];
     const int64_t k = model->sizes[j], n = k + 1;
     Memory scratch;
-    double *weights = scratch.take<double>(n), shared = 0;
+    double *weights = scratch.take<double>(3 * n), *column = weights + n, *gram_column = column + n, shared = 0;
     if (!weights) return false;
     for (int64_t i = 0; i < n; ++i) {
         for (int64_t c = 0; c < n; ++c) weights[i] += block[i * n + c] * (double)v[c];
@@ -115,13 +129,15 @@ bool Additive::fill_feature(int32_t j, const double *block, const double *about,
             for (int64_t e = 0; again && e < n; ++e) product += block[i * n + e] * block[c * n + e];
             through += about[i] * block[i * n + c];
             twice += about[i] * product;
-            if (i == k && c == k) features[j].flag_gain = (float)block[i * n + c], features[j].flag_gram = (float)product;
-            if (!coupled && (i == k || c == k)) continue;
+            if (c == k) column[i] = block[i * n + c], gram_column[i] = product;
+            if (c == k) continue;
             table[f.table + i * f.width + c] = (float)block[i * n + c];
             if (again) gram[f.table + i * f.width + c] = (float)product;
         }
         middle[to] = (float)through, gram_middle[to] = (float)twice, centre[to] = (float)about[c];
     }
+    fill_flags(j, column, flags);
+    if (again) fill_flags(j, gram_column, gram_flags);
     return true;
 }
 
@@ -135,6 +151,34 @@ void Additive::fill_levels(int32_t j, const double *weights, double middle_score
         score[l] = (float)(found + (double)m->flag[l] * weights[k] - middle_score);
     }
     limit[j] = (uint32_t)(end - m->start[j] - 1);
+}
+
+void Additive::fill_flags(int32_t j, const double *column, float *to) {
+    for (int64_t l = model->start[j], end = level_end(model, j), k = model->sizes[j]; l < end; ++l) {
+        const int32_t hat = model->hat[l];
+        const double found = (double)model->low[l] * column[hat] + (double)model->high[l] * column[hat + 1];
+        to[l] = (float)(found + (double)model->flag[l] * column[k]);
+    }
+}
+
+// Rows of tables, mixed once a level instead of once a row. The model alone decides it, for bits may differ: a phone's
+// must not depend on who else is in its round.
+int32_t Additive::mix_levels() {
+    double lanes = 0;
+    for (int32_t j = 0; j < model->features; ++j)
+        features[j].mixed = (int64_t)lanes, lanes += (double)(level_end(model, j) - features[j].start) * features[j].width;
+    if (lanes * sizeof(float) > MIXED_BYTES) return 0;
+    mixed = memory[13].take<float>((int64_t)lanes);
+    if (!mixed) return 3;
+    for (int32_t j = 0; j < model->features; ++j) {
+        const Feature f = features[j];
+        const float *rows = table + f.table, *last = rows + model->sizes[j] * f.width;
+        float *to = mixed + f.mixed;
+        for (int64_t l = f.start, end = level_end(model, j); l < end; ++l)
+            for (int64_t c = 0; c < f.width; c += LANES, to += LANES)
+                store(to, mix(levels[l], rows + levels[l].row + c, f.width, coupled ? last + c : nullptr));
+    }
+    return 0;
 }
 
 int32_t Additive::prepare(const ps_phones *of, const ps_local *by, const ps_additive *what) {
@@ -159,5 +203,5 @@ int32_t Additive::prepare(const ps_phones *of, const ps_local *by, const ps_addi
     place[0] = (int32_t)bias_lane;
     base = (float)(what->bias * (double)what->flat[0]);
     grid.set(by, what->dimension, size, place);
-    return 0;
+    return mix_levels();
 }
