@@ -189,32 +189,3 @@ def test_case_23_kill_nine_mid_run_and_resume(tmp_path: Path) -> None:
     resumed = federate(workspace, nodes=2)
     np.testing.assert_array_equal(resumed.theta, whole.theta)
     assert len(read_ledger(workspace.ledger)) == 23
-
-
-@pytest.mark.integration
-def test_a_masked_run_over_a_superlink_is_the_one_in_process(tmp_path: Path) -> None:
-    """Two SuperNodes send sealed sums through a real SuperLink; noise is seeded, so every release is the same."""
-
-    def helped(name: str) -> Workspace:
-        data = small_dataset(400)
-        workspace = Workspace(tmp_path / name)
-        workspace.folder.mkdir()
-        plan = small_plan(data, rounds=1)
-        few = plan.privacy.charges[:2]  # knots and training: each phase costs two processes their start
-        privacy = replace(plan.privacy, mode="helper", helper_key=workspace.helper_key(), charges=few)
-        workspace.prepare(data, replace(plan, privacy=privacy), [SigningKey.generate(), SigningKey.generate()])
-        return workspace
-
-    here, there = helped("here"), helped("there")
-    federate(here, nodes=2)
-    run_deployed(PROJECT, there, tmp_path / "flower", 2)
-    same, other = (_releases(workspace) for workspace in (here, there))
-    assert [r.kind for r in other] == ["knots", "train"]
-    assert all(r.replied == 2 and r.refused == () for r in other)
-    np.testing.assert_array_equal(same[0].noised, other[0].noised)
-    assert relative(other[1].noised, same[1].noised) <= ONE_ROUND
-
-
-def _releases(workspace: Workspace) -> list[Release]:
-    plan = TrainingPlan.from_dict(decode(workspace.signed().payload))
-    return Checkpoint(workspace.releases, plan.digest).releases()
