@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.errors import InputError
-from simulation.redteam.bounds import ALPHA, Bound, Claim, bound
+from simulation.redteam.bounds import Bound, Claim, alpha_of, bound
 from simulation.redteam.mechanisms import MECHANISMS
 from simulation.redteam.mutants import MUTANTS
 from simulation.redteam.trials import Parts
@@ -68,6 +68,11 @@ class Finding:
     seconds: float
 
     @property
+    def alpha(self) -> float:
+        """How often the bound may be too high."""
+        return alpha_of(self.claim, bool(self.case.mutant))
+
+    @property
     def ratio(self) -> float:
         """The proved part of the claimed mu."""
         return self.bound.mu / self.claim.mu
@@ -95,7 +100,7 @@ class Finding:
     def to_dict(self) -> dict[str, Any]:
         """Plain values only."""
         named = {"mode": self.case.mode, "observer": self.observer, "mutant": self.case.mutant or None}
-        proved = {"claim": asdict(self.claim), "bound": asdict(self.bound), "alpha": ALPHA, "ratio": self.ratio}
+        proved = {"claim": asdict(self.claim), "bound": asdict(self.bound), "alpha": self.alpha, "ratio": self.ratio}
         verdict = {"exceeded": self.exceeded, "passed": self.passed, "trials": self.case.trials}
         return {**named, **proved, **verdict, "seconds": round(self.seconds, 2)}
 
@@ -106,9 +111,10 @@ def run(case: Case, *, seed: int = 0, each: Each = map, progress: Progress = sil
     sides = _gather(case, seed, each, progress)
     seconds = time.perf_counter() - started
     mechanism = MECHANISMS[case.mode]
+    claims = [mechanism.against(observer) for observer in mechanism.observers]
     return [
-        Finding(case, observer, mechanism.claim, _bound(sides, column, mechanism.claim), seconds)
-        for column, observer in enumerate(mechanism.observers)
+        Finding(case, observer, claim, _bound(sides, column, claim, alpha_of(claim, bool(case.mutant))), seconds)
+        for column, (observer, claim) in enumerate(zip(mechanism.observers, claims, strict=True))
     ]
 
 
@@ -119,8 +125,8 @@ def cases(modes: Sequence[str], mutants: Sequence[str], trials: int = TRIALS) ->
     return plain + [Case(mode, name, few) for name in mutants for mode in MUTANTS[name].modes if mode in modes]
 
 
-def _bound(sides: dict[bool, NDArray[np.float64]], column: int, claim: Claim) -> Bound:
-    return bound(sides[False][:, column], sides[True][:, column], claim)
+def _bound(sides: dict[bool, NDArray[np.float64]], column: int, claim: Claim, alpha: float) -> Bound:
+    return bound(sides[False][:, column], sides[True][:, column], claim, alpha=alpha)
 
 
 @contextmanager

@@ -19,6 +19,8 @@ from scipy import special, stats
 
 Vector = NDArray[np.float64]
 ALPHA = 1e-3  # both error rates together: half for the false positives, half for the power
+SURE = 1e-4  # of mutants, and of losses so large that the bound is sharp all the same and errs more often at ALPHA
+LARGE = 1.0  # mu above which that is so
 MOST = 1 - 1e-12  # a power is cut here, so that mu stays finite; the bound only gets lower
 STRICT = 1e-9  # the α by which an event is chosen: so wary a bound is seldom the largest by luck
 RATES = np.linspace(0.02, 0.90, 45)  # false positive rates at which thresholds are tried
@@ -52,6 +54,11 @@ def at_most(hits: Any, trials: int, alpha: float) -> Any:
 def at_least(hits: Any, trials: int, alpha: float) -> Any:
     """Clopper–Pearson: a probability is below this with chance at most `alpha`."""
     return 1.0 - at_most(trials - np.asarray(hits), trials, alpha)
+
+
+def alpha_of(claim: Claim, mutant: bool) -> float:
+    """Both error rates of one gate together (13.12.3); `test_audit_bounds` adds up what all gates come to."""
+    return SURE if mutant or (claim.sampling == 1 and claim.mu > LARGE) else ALPHA
 
 
 @dataclass(frozen=True)

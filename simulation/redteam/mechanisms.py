@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from fl_server.aggregate import add
@@ -18,6 +20,7 @@ from model.secagg.pairwise_server import PairwiseServer
 from model.secagg.terms import Terms
 from model.secagg.witness import LocalWitness
 from simulation.redteam.bounds import Claim
+from simulation.redteam.mutants import LESS
 from simulation.redteam.trials import (
     AXES,
     CLIP,
@@ -42,6 +45,8 @@ REUSE = 20  # trials that share their sealed messages
 ABREAST = 250  # trials that stand side by side in one vector
 PHONES, HONEST = 4, 2
 GRAPH = Neighbours(PHONES - 1, PHONES - 1, 0.5, 0.0)
+SERVERS = ("coordinator", "helper")
+
 KEY = "ab" * 32  # a plan of mode helper names one; each set of trials makes its own
 
 
@@ -76,10 +81,11 @@ def _local(claim: Claim, parts: Parts) -> Trials:
     return trials
 
 
-def _helper(claim: Claim, parts: Parts) -> Trials:
+def _helper(claim: Claim, parts: Parts, coordinator_noise: float = 1.0) -> Trials:
     """Rounds of two phones, one of them the observer's. REUSE trials share their messages and differ in the noise."""
     charge, source, key = charge_of(claim), OsSource(), RecipientKey.generate()
-    sigma = share_sigma(plan_of(claim, "helper", helper_key=KEY), charge)
+    plan = plan_of(claim, "helper", helper_key=KEY, coordinator_noise=coordinator_noise)
+    sigma, own = share_sigma(plan, charge), plan.privacy.weakest(charge)
     other = parts.encode(OTHER, CLIP, SCALE)
 
     def exchange(victim: Units, context: Context) -> tuple[Ring, Ring]:
@@ -90,7 +96,7 @@ def _helper(claim: Claim, parts: Parts) -> Trials:
     def views(axis: int, total: Ring, masks: Ring) -> tuple[float, float]:
         noise = parts.helper(sigma, DIM, source)
         seen = two_server.unshield(total, two_server.share_of(masks, noise))
-        released = parts.release(seen, charge, SCALE, source)
+        released = parts.release(seen, own, SCALE, source)
         # The coordinator has the share; the helper has the release and knows the noise that it added itself.
         return along(axis, seen - other), along(axis, released + noise - other)
 
@@ -143,7 +149,8 @@ MECHANISMS = {
         Mechanism("central", Claim(1.0), ("public",), _central),
         Mechanism("sampled", Claim(2.0, 0.5), ("public",), _central),
         Mechanism("local", Claim(1.0), ("coordinator",), _local),
-        Mechanism("helper", Claim(1.0), ("coordinator", "helper"), _helper),
+        Mechanism("helper", Claim(1.0), SERVERS, _helper),
+        Mechanism("unequal", Claim(1.0), SERVERS, partial(_helper, coordinator_noise=LESS), LESS),
         Mechanism("pairwise", Claim(1.0), ("coordinator",), _pairwise),
     )
 }

@@ -17,6 +17,7 @@ from model.privacy.noise import ByteSource, discrete_gaussian
 from simulation.redteam.trials import Flags, Ids, Parts, Units, Vector, encoded, takes_part
 
 ROWS, MEAN_ROWS = 12, 4
+LESS = 0.5  # the coordinator's share of noise in the audited plan of two unequal noises
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,12 @@ def _half_phone(plan: TrainingPlan, kind: str, phones: int, dim: int, source: By
 
 def _silent_release(total: Units, charge: GaussianRelease | None, scale: int, source: ByteSource) -> Units:
     return noised(total, None, scale, source)
+
+
+def _short_release(total: Units, charge: GaussianRelease | None, scale: int, source: ByteSource) -> Units:
+    """The plan's share of noise is taken twice: half of a half where the plan says half."""
+    less = charge and replace(charge, noise_multiplier=LESS * charge.noise_multiplier)
+    return noised(total, less, scale, source)
 
 
 def _silent_helper(sigma: float, size: int, source: ByteSource) -> Units:
@@ -101,6 +108,13 @@ MUTANTS = {
             "the coordinator adds no noise",
             ("helper",),
             lambda p: replace(p, release=_silent_release),
+            blind=("coordinator",),
+        ),
+        Mutant(
+            "coordinator-short",
+            "the coordinator adds its share of the noise that is already its share",
+            ("unequal",),
+            lambda p: replace(p, release=_short_release),
             blind=("coordinator",),
         ),
     )

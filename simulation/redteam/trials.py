@@ -68,6 +68,7 @@ Trials = Callable[[bool, np.random.Generator, int], Vector]
 class Mechanism:
     """A mode under audit: what is claimed against each of `observers`, and how trials are made of `Parts`.
 
+    `coordinator_noise` is that of a plan of mode helper: the helper is claimed to lose so much more (13.16).
     Trials (present, generator, n) give (n, observers). The generator chooses what protects nobody: ids and contexts.
     """
 
@@ -75,6 +76,12 @@ class Mechanism:
     claim: Claim
     observers: tuple[str, ...]
     make: Callable[[Claim, Parts], Trials]
+    coordinator_noise: float = 1.0
+
+    def against(self, observer: str) -> Claim:
+        """What is claimed against one of the observers."""
+        share = self.coordinator_noise if observer == "helper" else 1.0
+        return replace(self.claim, mu=self.claim.mu / share)
 
 
 def charge_of(claim: Claim) -> GaussianRelease:

@@ -19,8 +19,8 @@ from simulation.redteam import commands, mechanisms
 from simulation.redteam.audit import FEWEST, TIGHT, TRIALS, Case, Finding, cases, run, shared
 from simulation.redteam.bounds import Bound, Claim
 from simulation.redteam.mechanisms import MECHANISMS
-from simulation.redteam.mutants import MUTANTS
-from simulation.redteam.trials import AXES, CLIP, LOUD, SCALE, Parts, canary, encoded, takes_part
+from simulation.redteam.mutants import LESS, MUTANTS
+from simulation.redteam.trials import AXES, CLIP, LOUD, SCALE, Parts, canary, charge_of, encoded, takes_part
 
 OPERATING_SYSTEM = mechanisms.OsSource
 FITTING = [(mode, mutant.name) for mutant in MUTANTS.values() for mode in mutant.modes if mode in MECHANISMS]
@@ -59,9 +59,20 @@ def test_every_fault_is_found_by_whom_it_helps(mode: str, mutant: str) -> None:
 
 
 def test_five_kinds_of_fault_are_put_in() -> None:
-    kinds = {"halved-noise", "varying-weights", "leaking-clip", "coin-again", "helper-silent", "coordinator-silent"}
-    assert set(MUTANTS) == kinds
+    one_server = {"helper-silent", "coordinator-silent", "coordinator-short"}
+    assert set(MUTANTS) == {"halved-noise", "varying-weights", "leaking-clip", "coin-again"} | one_server
     assert {mode for mode, _ in FITTING} == set(MECHANISMS)
+
+
+def test_two_unequal_noises_are_claimed_apart_and_a_coordinator_that_adds_less_is_short_of_its_own() -> None:
+    """13.16.7: μ 1 against the coordinator, 2 against the helper; the fault is a share of the share."""
+    unequal, equal = MECHANISMS["unequal"], MECHANISMS["helper"]
+    assert [unequal.against(o) for o in unequal.observers] == [Claim(1.0), Claim(2.0)]
+    assert [equal.against(o) for o in equal.observers] == [Claim(1.0), Claim(1.0)]
+    assert unequal.coordinator_noise == LESS
+    none, short = np.zeros(20_000, dtype=np.int64), MUTANTS["coordinator-short"].put(Parts())
+    real, less = (parts.release(none, charge_of(Claim(2.0)), SCALE, OsSource()) for parts in (Parts(), short))
+    assert less.std() / real.std() == pytest.approx(LESS, rel=0.05)
 
 
 def test_the_canary_is_clipped_to_the_clip_along_every_axis() -> None:

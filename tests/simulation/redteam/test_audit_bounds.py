@@ -13,6 +13,7 @@ from simulation.redteam.bounds import (
     ALPHA,
     MOST,
     Claim,
+    alpha_of,
     at_least,
     at_most,
     bound,
@@ -24,7 +25,7 @@ from simulation.redteam.bounds import (
 from simulation.redteam.mechanisms import MECHANISMS
 from simulation.redteam.mutants import MUTANTS
 
-FULL, SAMPLED = Claim(1.0), Claim(2.0, 0.5)
+FULL, SAMPLED, LARGE = Claim(1.0), Claim(2.0, 0.5), Claim(2.0)
 JUDGED = TRIALS * 4 // 5
 ALARM, SHORT = 7e-6, 3e-6  # of one gate
 
@@ -66,10 +67,11 @@ def test_a_certain_event_proves_much_on_either_side(sign: int) -> None:
     assert np.isfinite(found.mu)
 
 
-@pytest.mark.parametrize("claim", [FULL, SAMPLED], ids=["full", "sampled"])
+@pytest.mark.parametrize("claim", [FULL, SAMPLED, LARGE], ids=["full", "sampled", "large"])
 def test_a_true_claim_is_seldom_exceeded_and_nearly_reached(claim: Claim) -> None:
     """Exact binomial sums over the chances of the trials, for the event that the choosing part picks."""
-    assert false_alarm(claim, JUDGED, TRIALS - JUDGED) < ALARM
+    alpha = alpha_of(claim, False)
+    assert false_alarm(claim, JUDGED, TRIALS - JUDGED, alpha=alpha) < ALARM
     random, chosen = np.random.default_rng(8), []
     for _ in range(100):
         absent = random.normal(size=TRIALS - JUDGED)
@@ -79,17 +81,19 @@ def test_a_true_claim_is_seldom_exceeded_and_nearly_reached(claim: Claim) -> Non
         chosen.append(float(stats.norm.sf(threshold)))
     low, high = reachable(TRIALS - JUDGED)
     assert low < min(chosen) and max(chosen) < high
-    short = [1 - exceeds(claim, rate, JUDGED, ratio=TIGHT) for rate in chosen]
+    short = [1 - exceeds(claim, rate, JUDGED, ratio=TIGHT, alpha=alpha) for rate in chosen]
     assert max(short) < 2e-3 and np.mean(short) < 2e-5  # over 1,000 choices the mean is below 3e-6
 
 
 def test_a_correct_mechanism_fails_fewer_than_one_run_in_10000() -> None:
-    """Six gates from above and from below, and the observers whom a mutant does not help, from above."""
+    """Eight gates from above and from below, and the observers whom a mutant does not help, from above."""
     gates = sum(len(m.observers) for m in MECHANISMS.values())
     blind = sum(len(m.blind) for m in MUTANTS.values())
     judged = MUTANT_TRIALS * 4 // 5
-    beside = false_alarm(FULL, judged, MUTANT_TRIALS - judged)
-    assert (gates, blind) == (6, 2)
+    beside = false_alarm(FULL, judged, MUTANT_TRIALS - judged, alpha=alpha_of(FULL, True))
+    assert (gates, blind) == (8, 3)
+    assert {m.against(o) for m in MECHANISMS.values() for o in m.observers} == {FULL, SAMPLED, LARGE}
+    assert all(len(m.modes) == 1 for m in MUTANTS.values() if m.blind)
     assert gates * (ALARM + SHORT) + blind * beside < 1e-4
 
 
