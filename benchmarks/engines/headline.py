@@ -15,6 +15,7 @@ from engines.verify import controls, distance, losses, reference, trains
 from engines.workload import Data, Workload, draw, repeated
 
 CHECKED = 20  # phones of the exact check
+NEAR = 0.85  # of the best rate at a small cohort: such a setting may be the best one at a large cohort
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def measure(plan: Plan) -> Found:
     first = [(kind, setting) for kind in kinds for setting in plan.settings(kind)]
     with running(plan, w, "w", first, found) as peers:
         at(plan, found, "W, C = 100", w, 100, peers)
-        choose(found, kinds, "W, C = 100")
+        choose(found, kinds, "W, C = 100", NEAR)
         kept = [p for p in peers if not plan.quick or p.setting in found.best.get(p.kind.name, [])]
         at(plan, found, "W, C = 1,000", w, 1000, kept)
         choose(found, kinds, "W, C = 1,000")
@@ -87,12 +88,12 @@ def at(plan: Plan, found: Found, title: str, data: Data, cohort: int, peers: Seq
     found.flops[title] = float(sum(sizes) / len(sizes)) * data.workload.flops_a_row
 
 
-def choose(found: Found, kinds: Sequence[Kind], title: str) -> None:
-    """The fastest setting of each peer, and pfl's fastest with two processes."""
+def choose(found: Found, kinds: Sequence[Kind], title: str, near: float = 1.0) -> None:
+    """The fastest setting of each peer, those that reach `near` of it, and pfl's fastest with two processes."""
     rates = found.rates[title]
     for kind in kinds:
-        mine = [n for n in rates if n.startswith(f"{kind.name} ")]
-        names = [max(mine, key=lambda n: rates[n].middle)] if mine else []
+        mine = sorted((n for n in rates if n.startswith(f"{kind.name} ")), key=lambda n: -rates[n].middle)
+        names = [n for n in mine if rates[n].middle >= near * rates[mine[0]].middle]
         double = [n for n in mine if n.startswith("pfl 2,")]
         names += [n for n in sorted(double, key=lambda n: -rates[n].middle)[:1] if n not in names]
         found.best[kind.name] = [name.partition(" ")[2] for name in names]
