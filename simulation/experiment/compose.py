@@ -20,6 +20,7 @@ from simulation.experiment.folder import RunFolder, opened
 from simulation.experiment.lender import Lender
 from simulation.experiment.request import Progress, Request, require_utf8
 from simulation.experiment.sources import Source, prepare
+from simulation.pace import BESIDE_TRAINING
 from simulation.planning import require_enough
 from simulation.second import meet, read_address
 from simulation.signers import held
@@ -28,7 +29,7 @@ if TYPE_CHECKING:  # torch must come after the population's processes were forke
     from simulation.experiment.outcome import Outcome
 
 BASELINE_KNOTS = 16
-RELEASES, BESIDE_TRAINING = "releases", 3  # of a federation's folder; knots, calibration, evaluation
+RELEASES = "releases"  # of a federation's folder
 PARITY_ROWS = 4096  # held-out rows on which the exported file is compared with the network
 
 
