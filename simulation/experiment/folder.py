@@ -75,7 +75,8 @@ class RunFolder:
 
 @contextmanager
 def opened(out: Path, request: Mapping[str, Any], *, overwrite: bool = False) -> Iterator[RunFolder]:
-    """The folders of a run, locked while it works. What a refused run leaves before its first charge is removed.
+    """The folders of a run, locked while it works. What a refused run leaves before its first charge is removed, but
+    not what it found: phones that an interrupted run has made stay, whatever is refused later.
 
     InputError where `out` exists (unless `overwrite`) or cannot be written; RunError where another run works there,
     or an interrupted run with another request waits.
@@ -88,12 +89,13 @@ def opened(out: Path, request: Mapping[str, Any], *, overwrite: bool = False) ->
         lock = _lock(place.lock, out)
     except OSError as error:
         raise InputError(f"{out} cannot be written ({error.strerror}); choose a folder you may write to") from error
+    resumed = True  # until it is known: what another command made is not this one's to remove
     try:
-        _prepare(place, encode(request), out)
+        resumed = _prepare(place, encode(request), out)
         yield place
-        _leave(place)
+        _leave(place, interrupted=resumed)
     except PocketScoreError:
-        _leave(place)
+        _leave(place, interrupted=resumed)
         raise
     except BaseException:
         _leave(place, interrupted=True)
@@ -155,8 +157,8 @@ def _leave(place: RunFolder, *, interrupted: bool = False) -> None:
         shutil.rmtree(place.private, ignore_errors=True)
 
 
-def _prepare(place: RunFolder, request: bytes, out: Path) -> None:
-    """Fresh folders, or those of the interrupted run that asked for the very same."""
+def _prepare(place: RunFolder, request: bytes, out: Path) -> bool:
+    """Fresh folders (False), or those of the interrupted run that asked for the very same (True)."""
     note = place.private / REQUEST
     waiting = note.exists() and place.partial.exists()
     if waiting and note.read_bytes() != request:
@@ -172,6 +174,7 @@ def _prepare(place: RunFolder, request: bytes, out: Path) -> None:
             note.write_bytes(request)
     except OSError as error:
         raise InputError(f"{out} cannot be written ({error.strerror}); choose a folder you may write to") from error
+    return waiting
 
 
 def _replace(source: Path, target: Path) -> Path:

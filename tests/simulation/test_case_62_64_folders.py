@@ -156,9 +156,9 @@ def test_case_63_what_was_charged_is_kept_and_what_was_not_is_removed(tmp_path: 
         assert (place.federation / LEDGER).read_text() == "spent"
 
 
-def test_case_63_phones_that_were_made_are_kept_when_interrupted_and_removed_when_refused(tmp_path: Path) -> None:
+def test_case_63_phones_are_kept_when_interrupted_and_removed_when_refused_at_once(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    for error, kept in ((KeyboardInterrupt(), True), (RunError("refused"), False), (KeyboardInterrupt(), True)):
+    for error, kept in ((RunError("refused"), False), (KeyboardInterrupt(), True), (RunError("refused"), True)):
         with pytest.raises(type(error)), opened(out, REQUEST) as place:
             block = place.federation / BLOCKS / "block-000000.npz"
             block.parent.mkdir(parents=True, exist_ok=True)
@@ -171,7 +171,7 @@ def test_case_63_phones_that_were_made_are_kept_when_interrupted_and_removed_whe
 
 def test_case_63_all_the_phones_are_kept_when_interrupted_before_the_first_charge(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    for error, kept in ((KeyboardInterrupt(), True), (RunError("refused"), False)):
+    for error, kept in ((RunError("refused"), False), (KeyboardInterrupt(), True), (RunError("refused"), True)):
         with pytest.raises(type(error)), opened(out, REQUEST) as place:
             place.data.mkdir(parents=True, exist_ok=True)
             raise error
@@ -270,3 +270,25 @@ def test_case_62_what_lies_beside_the_run_and_is_not_ours_stays(cli: Cli, tmp_pa
     assert said.code == 2 and "move it" in said.sentence
     assert (tmp_path / name / "notes").read_text() == "mine"
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("kept", ["data", f"{BLOCKS}/block-0.npz"])
+def test_case_63_a_refused_command_removes_no_phones_of_another(tmp_path: Path, kept: str) -> None:
+    """With other options, or with the same and refused later, such as by a helper that is down."""
+    out = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt), opened(out, REQUEST) as place:
+        phones = place.federation / kept
+        phones.parent.mkdir(parents=True)
+        phones.write_bytes(b"phones")
+        raise KeyboardInterrupt
+    with pytest.raises(RunError, match="other options"), opened(out, {"phones": 301}):
+        raise AssertionError("not reached")
+    assert phones.read_bytes() == b"phones"
+    with pytest.raises(RunError, match="no helper"), opened(out, REQUEST):
+        raise RunError("no helper answers")
+    assert phones.read_bytes() == b"phones"
+    with pytest.raises(RunError, match="no helper"), opened(tmp_path / "fresh", REQUEST) as place:
+        (place.federation / kept).parent.mkdir(parents=True)
+        (place.federation / kept).write_bytes(b"phones")
+        raise RunError("no helper answers")
+    assert not place.partial.exists() and not place.private.exists()  # its own it removes
