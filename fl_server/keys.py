@@ -42,7 +42,8 @@ def load_key(path: Path) -> SigningKey:
         mode = stat.S_IMODE(path.stat().st_mode)
         text = path.read_text(encoding="ascii")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"the key file {path} cannot be read ({type(error).__name__}); restore it") from error
+        why = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise InputError(f"the key file {path} cannot be read ({why}); restore it") from error
     if mode & 0o077:
         raise InputError(f"the key file {path} can be read by others; run chmod 600 on it, or replace the key")
     if not text.startswith(_HEADER):

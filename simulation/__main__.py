@@ -55,7 +55,10 @@ def _root() -> None:
     epilog="Examples:  pocketscore simulate --phones 20000 --epsilon 1.5 --out runs/first   ·   "
     "pocketscore simulate --data loans.csv --target defaulted --id customer --protected sex,age --out runs/mine   ·   "
     "pocketscore simulate --phones 20000 --availability diurnal --deadline 8 --participation .5 --over-select 1.3 "
-    "--faults drop=.05,slow=.1,duplicate=.01,hostile=.01 --out runs/night"
+    "--faults drop=.05,slow=.1,duplicate=.01,hostile=.01 --out runs/night   ·   "
+    "pocketscore simulate --phones 3000 --epsilon 4 --privacy helper --helper-epsilon 8 --out runs/masked   ·   "
+    "pocketscore simulate --phones 3000 --epsilon 4 --privacy helper --helper runs/helper --keys runs/signers --flower "
+    "--out runs/two-servers"
 )
 def simulate(
     out: Out,
@@ -71,7 +74,9 @@ def simulate(
     privacy: Annotated[
         str, typer.Option(help="helper (two servers), pairwise (masks among phones), central, local or off.")
     ] = "central",
-    helper: Annotated[Path | None, typer.Option(help="Mode helper: address of a helper's own process.")] = None,
+    helper: Annotated[
+        Path | None, typer.Option(help="Mode helper: home, or address.json, of a helper's own process.")
+    ] = None,
     keys: Annotated[Path | None, typer.Option(help="Folder of the plan's signers, from `pocketscore keys`.")] = None,
     helper_epsilon: Annotated[
         float | None, typer.Option(help="Mode helper: the ε against the helper, if it may exceed --epsilon.")

@@ -32,8 +32,10 @@ def read_address(path: Path) -> HelperAddress:
     try:
         return HelperAddress.from_json(file.read_text("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no text"
         raise InputError(
-            f"{file} is no helper's address ({type(error).__name__}); `pocketscore-review helper serve HOME` writes one"
+            f"{file} is no helper's address ({why}); give a helper's home, or the address.json that "
+            "`pocketscore-review helper serve HOME` writes there"
         ) from error
     except ContractError as error:
         raise InputError(f"{file}: {error}") from error

@@ -45,6 +45,9 @@ def check_identity(evidence: Evidence) -> Iterator[Finding]:
         return
     wrong = sorted(role for role, key in anchor.roles.items() if evidence.keys.get(role) != key)
     trusted = {evidence.keys["reviewer"], evidence.keys["release"]} <= anchor.keys
+    if anchor.roles and not wrong and "release" not in anchor.roles:
+        yield Finding("identity", False, "your --root names no release key; give one that names who publishes")
+        return
     if wrong or not trusted:
         who = wrong[0] if wrong else "release or reviewer"
         yield Finding("identity", False, f"the run's {who} key is not the one your --root trusts")

@@ -357,6 +357,13 @@ def test_a_run_by_other_keys_fails_under_the_reviewers_root(
     assert "coordinator key" in failures(other, Anchor.read(ring))["identity"]
 
 
+def test_a_root_without_a_release_key_says_that_it_lacks_one(made: Any, tmp_path: Path) -> None:
+    ring = tmp_path / "signers.json"  # what `pocketscore keys` writes
+    held = json.loads((made.folder / "keys.json").read_text())
+    ring.write_text(json.dumps({role: held[role] for role in ("coordinator", "reviewer")}))
+    assert "names no release key" in failures(made, Anchor.read(ring))["identity"]
+
+
 def test_under_a_root_the_reviewers_key_must_sign_the_bundle(made: Any) -> None:
     bundle.write(made.folder, made.keys.load("coordinator"), 1)
     assert failures(made) == {}
