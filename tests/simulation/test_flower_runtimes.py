@@ -29,7 +29,7 @@ from simulation.workspace import Workspace
 PROJECT = Path(__file__).resolve().parents[2]
 NODES = 4
 ONE_ROUND, LAST_ROUND = 1e-6, 5e-5  # relative; of any weight
-FEW = 4  # rounds over SuperNodes: each phase starts a process a node, and the twenty are those of `flwr run`
+FEW = 2  # rounds over SuperNodes: each phase starts a process a node, and the twenty are those of `flwr run`
 
 
 def workspace_at(folder: Path, **changes: int | float) -> Workspace:

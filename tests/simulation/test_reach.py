@@ -100,21 +100,15 @@ def test_the_table_shows_everyone_and_the_least_reached_first() -> None:
     assert lines[:3] == ["all everyone", "side [few]", "side g11"] and len(lines) == 9
 
 
-@pytest.fixture(scope="module")
-def night(tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    """A small run in which phones answer at night and some misbehave."""
-    options = Options(epsilon=50.0, rounds=3, seed=7, participation=0.7, reach=NIGHT)
-    return execute(
-        Request(1500, options=options, scored=0, baselines=False), tmp_path_factory.mktemp("night") / "run", _quiet
-    )
-
-
 def _quiet(*step: object) -> None:
     """No progress bar."""
 
 
 @pytest.mark.integration
-def test_a_run_says_who_was_reached_and_what_that_did(night: Finished) -> None:
+def test_a_run_says_who_was_reached_what_that_did_and_the_reviewer_recomputes_it(tmp_path: Path) -> None:
+    """A small run in which phones answer at night and some misbehave."""
+    options = Options(epsilon=50.0, rounds=3, seed=7, participation=0.7, reach=NIGHT)
+    night = execute(Request(1500, options=options, scored=0, baselines=False), tmp_path / "run", _quiet)
     reach = night.summary["reach"]
     fates = reach["fates"]
     names = ("offline", "dropped", "late", "refused", "counted")
@@ -129,10 +123,6 @@ def test_a_run_says_who_was_reached_and_what_that_did(night: Finished) -> None:
     trained = [row["phones"] for row in figures["rounds"]]
     assert trained == [row["counted"] for row in figures["reach"]["rounds"] if row["kind"] == "train"]
     assert not list((night.out.with_name("run.private")).glob("bias*"))
-
-
-@pytest.mark.integration
-def test_the_reviewer_recomputes_the_model_with_the_response(night: Finished) -> None:
     assert not review(["check", str(night.out)], standalone_mode=False)
     assert "Who was reached" in (night.out / "report.html").read_text("utf-8")
 
