@@ -19,11 +19,12 @@ from pathlib import Path
 from fl_client.egress import Egress
 from fl_client.identity import LenderCard
 from fl_client.keystore import FileKeyStore, KeyStore, PassphraseKeyStore
-from fl_client.ledger import YEARLY_RHO, Ledger
+from fl_client.ledger import Ledger
 from fl_client.store import SqliteStore
 from fl_client.trusted import Trusted
 from model.canonical import decode, encode, sha256_hex
 from model.errors import ContractError, InputError, SchemaError
+from model.privacy.yearly import YEARLY_RHO
 from model.risk.registry import default_schema
 from model.risk.schema import Schema
 

@@ -17,15 +17,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from model.errors import BudgetError, UpdateError
+from model.privacy.yearly import SLACK, YEARLY_RHO, rho
 
 if TYPE_CHECKING:  # scoring reads the cap and needs no plan
     from fl_client.store import PhoneStore
     from model.contract.plan import TrainingPlan
-    from model.privacy.mechanism import GaussianRelease
 
 YEAR_SECONDS = 365 * 86_400
-# ε = ρ + 2√(ρ ln 1/δ) at δ = 1e-6 is 5.8: about what a monthly ε of 1.67 adds up to in one year (6.1).
-YEARLY_RHO = 0.5
 NEW_NOISE = ("pairwise", "local")  # modes in which every answer draws noise of its own
 DELTA = 1e-6  # for showing ρ as an ε
 _TABLE = "ledger"
@@ -41,11 +39,6 @@ class Spend:
     rho: float
     at: int
     question: str = ""
-
-
-def rho(charge: GaussianRelease) -> float:
-    """ρ of ONE release under the charge's noise; infinite without noise."""
-    return math.inf if charge.noise_multiplier == 0 else 1 / (2 * charge.noise_multiplier**2)
 
 
 def epsilon(total: float, delta: float) -> float:
@@ -133,7 +126,7 @@ class Ledger:
 
     def _fits(self, more: float, now: int) -> None:
         spent = self.past_year(now)
-        if spent + more > self.yearly_rho * (1 + 1e-9):
+        if spent + more > self.yearly_rho * (1 + SLACK):
             raise BudgetError(
                 f"taking part would bring this year's privacy spend to ρ {spent + more:.4g}, over the cap of "
                 f"{self.yearly_rho:.4g}; sit this plan out"

@@ -11,11 +11,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from model.privacy.mechanism import GaussianRelease
+from model.privacy.observers import PROMISED_TO
+from model.privacy.yearly import said_of_cap
+
 MOST_GROUPS = 8
 ONLY = "[dim]simulation only[/dim]"
 OTHERS = "under the noise it does not make"
-MONTHLY = "taking part every month; a phone's yearly cap (ρ .5) may end it earlier"
-LEDGER = "against the helper, by whose lesser noise a phone's own ledger counts"
+MONTHLY = "if a phone took part every month"
+LEDGER = "against the helper, which meets the lesser noise: a phone's own ledger counts by that"
 ONE_HAND = "simulation: both servers in one hand, so nothing was really held apart"
 CHARGED = "[green]charged[/green]"
 
@@ -102,9 +106,13 @@ def _privacy(summary: Mapping[str, Any]) -> Table:
         table.add_row("holds", "", escape(eps["condition"]))
     if eps["alone_round"] is not None:
         table.add_row("ε of one release", _number(eps["alone_round"]), "if every other phone is hostile")
-    table.add_row("ε in 1 and 5 years", _years(eps["lifetime"]), MONTHLY)
+    against = f"against {PROMISED_TO[eps['mode']]}, " if eps["mode"] in PROMISED_TO else ""
+    table.add_row("ε in 1 and 5 years", _years(eps["lifetime"]), against + MONTHLY)
     if eps["helper"] not in (None, eps["coordinator"]):
         table.add_row("the same, helper", _years(eps["lifetime"], "helper"), LEDGER)
+    charged = [GaussianRelease.from_dict(charge) for charge in eps["charges"]]
+    if capped := said_of_cap(charged, eps["coordinator_noise"]):
+        table.add_row("under a phone's own cap", "", capped)
     charges = ", ".join(f"{c['name']} z {c['noise_multiplier']:.3g}×{c['count']}" for c in eps["charges"])
     table.add_row("charged", str(sum(c["count"] for c in eps["charges"])), escape(charges))
     return table

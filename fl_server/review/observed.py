@@ -12,7 +12,7 @@ from fl_server.review.findings import Finding, close, shown
 from model.contract.promise import PrivacyPlan
 from model.contract.watchers import lifetime_of, observers_of
 from model.privacy.mechanism import GaussianRelease
-from model.privacy.observers import promised
+from model.privacy.observers import PROMISED_TO, promised
 
 FIGURES = ("released_models", "participation_viewer", "coordinator", "helper", "alone_round", "replace_one")
 
@@ -30,6 +30,7 @@ def check_epsilon(evidence: Evidence) -> Iterator[Finding]:
         words = f"{name} is {shown(value)} from the ledger"
         yield Finding("epsilon", same, words if same else f"{words}, but the summary says {shown(said[name])}")
     yield from _over_years(charges, privacy, said)
+    yield from _share(privacy, said)
     spent = promised(charges, privacy.delta, privacy.mode)
     if math.isfinite(spent):
         within = spent <= privacy.epsilon_budget
@@ -57,6 +58,14 @@ def said_of_observers(privacy: PrivacyPlan, said: Mapping[str, Any]) -> Finding:
     return Finding("observers", True, words)
 
 
+def _share(privacy: PrivacyPlan, said: Mapping[str, Any]) -> Iterator[Finding]:
+    """The coordinator's share of noise, by which a page says how often a phone takes part; absent, it says nothing."""
+    share = privacy.coordinator_noise
+    if said.get("coordinator_noise", share) != share:
+        words = f"the coordinator adds {share:.4g} of the helper's noise by the plan"
+        yield Finding("epsilon", False, f"{words}, but the summary says {said['coordinator_noise']!r}")
+
+
 def _over_years(
     charges: tuple[GaussianRelease, ...], privacy: PrivacyPlan, said: Mapping[str, Any]
 ) -> Iterator[Finding]:
@@ -66,6 +75,8 @@ def _over_years(
         yield Finding("lifetime", again is told, "no ε over years" if again is told else "ε over years is missing")
         return
     wrong = [f"{n}.{k}" for n, both in again.items() for k, v in both.items() if not close(v, told[n][k])]
-    five = again["five_years"]["composed"]
-    words = f"every month for five years comes to ε {shown(five)}"
+    five = again["five_years"]
+    words = f"every month for five years comes to ε {shown(five['composed'])} against {PROMISED_TO[privacy.mode]}"
+    if privacy.coordinator_noise < 1:
+        words += f", {shown(five['helper'])} against the helper"
     yield Finding("lifetime", not wrong, f"{words}, but the summary differs in {wrong[0]}" if wrong else words)

@@ -11,6 +11,9 @@ from fl_server.review import plots
 from fl_server.review.bundle import NAME as BUNDLE
 from fl_server.review.bundle import replace
 from model.errors import InputError
+from model.privacy.mechanism import GaussianRelease
+from model.privacy.observers import PROMISED_TO
+from model.privacy.yearly import said_of_cap
 
 NAME = "report.html"
 TEMPLATE = Path(__file__).with_name("page.html")
@@ -47,6 +50,8 @@ def render(folder: Path) -> str:
             "plots": drawn,
             "warnings": warnings(summary),
             "spent": spent(summary["epsilon"]),
+            "against": PROMISED_TO.get(summary["epsilon"]["mode"], ""),
+            "capped": capped(summary["epsilon"]),
             "decisions": figures.get("decisions") or {},
             "audit": figures.get("audit") or [],
             "reach": summary.get("reach"),
@@ -93,6 +98,13 @@ def spent(epsilon: dict[str, Any]) -> float | None:
     """ε that the budget bounds: against the coordinator where the mode promises it any, else against releases."""
     found: float | None = epsilon["released_models"] if epsilon["coordinator"] is None else epsilon["coordinator"]
     return found
+
+
+def capped(epsilon: dict[str, Any]) -> str:
+    """How often a year a phone takes part, in words; empty where a summary does not say by which noise it counts."""
+    if "coordinator_noise" not in epsilon:
+        return ""
+    return said_of_cap([GaussianRelease.from_dict(each) for each in epsilon["charges"]], epsilon["coordinator_noise"])
 
 
 def number(value: float | None, digits: int = 3) -> str:

@@ -26,6 +26,7 @@ from model.errors import BudgetError
 from model.privacy.accountant import released
 from model.privacy.gaussian import gaussian_epsilon
 from model.privacy.mechanism import MAX_COUNT, NO_HELPER, GaussianRelease
+from model.privacy.yearly import plan_rho
 
 MODES = ("helper", "pairwise", "central", "local", "off")
 CENTRAL_REASON = "in mode central the coordinator sees sums before it adds the noise, so no finite ε holds against it"
@@ -40,6 +41,12 @@ LESS_NOISE = (
 )
 CENTRAL_CONDITION = "as long as the coordinator, which sees every sum, keeps it and the noise to itself"
 LOCAL_CONDITION = "whatever the others do: each phone relies on its own noise alone"
+PROMISED_TO = {  # whom the figure of `promised` is against, in words, by mode
+    "helper": "the coordinator",
+    "pairwise": "the coordinator",
+    "central": "whoever reads releases",
+    "local": "the coordinator",
+}
 MONTHS = {"one_year": 12, "five_years": 60}
 Charges = Sequence[GaussianRelease]
 
@@ -128,18 +135,11 @@ def lifetime(
     for name, months in MONTHS.items():
         again = tuple(replace(c, count=min(c.count * months, MAX_COUNT)) for c in charges)
         weakest = noisier(again, coordinator_noise)
-        rho = max((_rho(weakest, split) for split in ("train", "holdout")), default=0.0)
+        rho = plan_rho(again, coordinator_noise)
         zcdp = rho + 2 * math.sqrt(rho * math.log(1 / delta))
         helper = _finite(released(full(weakest), delta)) if mode == "helper" else None
         found[name] = {"composed": _finite(promised(again, delta, mode)), "helper": helper, "zcdp": _finite(zcdp)}
     return found
-
-
-def _rho(charges: Charges, split: str) -> float:
-    counted = [c for c in charges if c.split in (split, "all")]
-    if any(c.noise_multiplier == 0 for c in counted):
-        return math.inf
-    return math.fsum(c.count / (2 * c.noise_multiplier**2) for c in counted)
 
 
 def _helper(charges: Charges, delta: float, share: float) -> Observers:

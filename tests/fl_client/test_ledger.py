@@ -7,12 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fl_client.ledger import YEAR_SECONDS, YEARLY_RHO, Ledger, epsilon, rho
+from fl_client.ledger import YEAR_SECONDS, Ledger, epsilon
 from fl_client.store import SqliteStore
 from model.contract.plan import LocalTraining, ModelChoice, ServerOptimiser, TrainingPlan
 from model.contract.promise import Neighbours, PrivacyPlan
 from model.errors import BudgetError, UpdateError
 from model.privacy.mechanism import GaussianRelease
+from model.privacy.yearly import YEARLY_RHO, plan_rho, plans_a_year, rho
 from model.risk.registry import default_schema
 
 NOW = 1_900_000_000
@@ -94,6 +95,25 @@ def test_the_yearly_cap_holds_and_a_year_later_is_free_again(ledger):
     ledger.charge(plan, "training", 1, later)
     assert ledger.past_year(later) == pytest.approx(0.5)
     assert ledger.lifetime() == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(("z", "share", "times"), [(20.0, 1.0, 19), (20.0, 0.5, 4), (6.5, 1.0, 2), (20.0, 0.2, 0)])
+def test_a_year_holds_as_many_plans_as_reports_say(ledger, z, share, times):
+    """What a summary says of the usual cap (model/privacy/yearly.py) is what a phone's ledger does, plan by plan."""
+    plan, taken = make_plan(z=z), 0
+    parts = {"mode": "helper", "helper_key": "ab" * 32, "coordinator_noise": share}
+    plan = replace(plan, privacy=replace(plan.privacy, **parts))
+    while taken < 30:
+        monthly = replace(plan, name=f"p{taken}")
+        try:
+            ledger.require(monthly, "train", NOW)
+        except BudgetError:
+            break
+        for charge in monthly.privacy.charges[:2]:
+            for round_ in range(charge.count):
+                ledger.charge(monthly, charge.name, round_, NOW)
+        taken += 1
+    assert taken == plans_a_year(plan_rho(plan.privacy.charges, share)) == times
 
 
 def test_a_plan_is_refused_before_its_first_round(ledger):

@@ -25,7 +25,7 @@ FIELDS: dict[str, Any] = {  # of the summary: the type, a tuple of types, or the
     "epsilon": {
         "released_models": NUMBER, "participation_viewer": NUMBER, "coordinator": type(None),
         "coordinator_reason": str, "helper": type(None), "helper_reason": str,
-        "condition": str, "alone_round": type(None), "lifetime": dict, "delta": float,
+        "condition": str, "alone_round": type(None), "lifetime": dict, "delta": float, "coordinator_noise": float,
         "relation": str, "unit": str, "charges": list,
     },
     "auc": {

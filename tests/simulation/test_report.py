@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from model.privacy.mechanism import GaussianRelease
 from simulation.report import next_steps, show
 
 SUMMARY: dict[str, Any] = {
@@ -22,7 +23,7 @@ SUMMARY: dict[str, Any] = {
         "alone_round": None, "lifetime": {
             "one_year": {"composed": 6.13, "helper": 11.27}, "five_years": {"composed": 16.05, "helper": 31.24},
         },
-        "charges": [{"name": "training", "noise_multiplier": 5.35, "count": 20}],
+        "coordinator_noise": 1.0, "charges": [GaussianRelease("training", 5.35, 1.0, 20, 1.0, "train").to_dict()],
     },
     "auc": {
         "federated": 0.71, "private": {"value": 0.70, "se": 0.01}, "central": 0.72, "boosting": None, "silo": None,
@@ -84,7 +85,7 @@ def test_what_protects_nobody_is_red(summary: dict[str, Any], words: str) -> Non
 def test_every_observer_is_shown_with_its_reason_or_its_condition() -> None:
     central = shown(SUMMARY)
     assert "no helper" in central and "6.1 / 16.1" in central and "alone" not in central
-    assert "yearly cap (ρ .5) may end it earlier" in central
+    assert "against whoever reads releases, if a phone took part every month" in central
     helper = changed(
         epsilon__coordinator=0.98, epsilon__coordinator_reason="", epsilon__helper=1.97, epsilon__helper_reason="",
         epsilon__condition="unless both collude", epsilon__mode="helper",
@@ -99,6 +100,20 @@ def test_every_observer_is_shown_with_its_reason_or_its_condition() -> None:
     assert "in one hand" not in text and "nothing was really held apart" in shown(helper | {"one_hand": True})
     assert "99.7000" in shown(changed(epsilon__alone_round=99.7)) and "1 and 5 years" in central
     assert "–" in shown(changed(epsilon__lifetime=None))
+
+
+def test_the_years_say_against_whom_and_how_often_a_phones_cap_allows_the_plan() -> None:
+    """ρ of 20 answers at z 5.35 is .349: once a year; at half the noise, which the phone counts then, 1.4: never."""
+    helper = {"epsilon__mode": "helper", "epsilon__coordinator": 0.98, "epsilon__helper": 1.97}
+    once, never = (
+        shown(changed(**helper), width=160),
+        shown(changed(**helper, epsilon__coordinator_noise=0.5), width=160),
+    )
+    assert "against the coordinator, if a phone took part every month" in once and "reads releases" not in once
+    assert "(ρ .5) takes part once a year: one plan costs it ρ 0.349" in once
+    assert "(ρ .5) would not take part: one plan costs it ρ 1.4" in never and "takes part once" not in never
+    off = shown(changed(epsilon__mode="off", epsilon__lifetime=None, epsilon__charges=[]))
+    assert "yearly cap" not in off  # control: nothing is said where nothing is charged
 
 
 def test_a_run_without_a_release_or_figures_is_shown_too() -> None:

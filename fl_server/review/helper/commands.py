@@ -16,6 +16,11 @@ from fl_server.review.helper.home import NAMES, HelperHome, Settings, read_trust
 
 app = typer.Typer(no_args_is_help=True, help="The second server of mode helper.", pretty_exceptions_enable=False)
 
+WHOSE = (
+    "ε is what the coordinator may learn: it is counted by this helper's noise, and the budget bounds it. The helper "
+    "itself meets only the coordinator's noise; where a plan's coordinator_noise is below 1 that is less, so the "
+    "helper may learn more about a phone than stands here. `pocketscore-review check` says how much."
+)
 Home = Annotated[Path, typer.Argument(metavar="HOME", help="The helper's own folder.")]
 Keys = Annotated[Path, typer.Argument(metavar="KEYS", help="A run's keys.json: coordinator and reviewer are read.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -89,7 +94,7 @@ def log(home: Home, json_: AsJson = False) -> None:
 
 @app.command("ledger", epilog="Example: pocketscore-review helper ledger helper --json")
 def ledger(home: Home, json_: AsJson = False) -> None:
-    """Show the ε spent under each plan, unamplified, void releases too."""
+    """Show the ε that the coordinator may have learned under each plan, unamplified, void releases too."""
     from fl_server.review.helper.ledger import spent_by_plan
 
     rows = [asdict(each) for each in spent_by_plan(HelperHome.open(home))]
@@ -101,7 +106,10 @@ def ledger(home: Home, json_: AsJson = False) -> None:
         table.add_column(name, justify="left" if name in ("plan", "digest") else "right")
     for each in rows:
         table.add_row(*_cells(each))
-    Console(highlight=False).print(table)
+    out = Console(soft_wrap=True, highlight=False)
+    out.print(table)
+    if rows:
+        out.print(WHOSE, markup=False)
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:

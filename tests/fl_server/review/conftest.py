@@ -224,6 +224,7 @@ def _describe(folder: Path, plan: TrainingPlan) -> None:
             "unit": plan.privacy.unit,
             "mode": plan.privacy.mode,
             "noise_source": plan.privacy.noise_source,
+            "coordinator_noise": plan.privacy.coordinator_noise,
             "charges": [charge.to_dict() for charge in plan.privacy.charges],
         },
         "auc": {

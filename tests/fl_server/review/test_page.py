@@ -95,7 +95,7 @@ def test_every_observer_and_the_years_are_on_the_page(made: Any) -> None:
         f"{98 / json.loads((made.folder / 'summary.json').read_text())['epsilon']['budget']:.1f} % of the plan's budget"
         in text
     )
-    assert "of the releases by replace-one)" in text and "(ρ .5) may end it earlier" in text
+    assert "of the releases by replace-one)" in text
     assert "in one hand" not in text
     assert "both servers in one hand, so nothing was really held apart" in changed(
         made, lambda raw: raw.update({"one_hand": True})
@@ -155,3 +155,31 @@ def test_plots_leave_the_global_style_alone() -> None:
     assert plots.egress_plot({"update/1": 1200.0, "score/1": 3e6, "none": 0}).startswith("<svg")
     assert dict(matplotlib.rcParams) == before
     assert (plots.bytes_text(12), plots.bytes_text(1200), plots.bytes_text(3e6)) == ("12 B", "1.2 KB", "3.0 MB")
+
+
+def test_the_page_says_against_whom_what_the_budget_bounds_and_how_often_a_phone_takes_part(made: Any) -> None:
+    two = {"mode": "helper", "coordinator": 0.98, "coordinator_reason": "", "helper": 1.97, "helper_reason": ""}
+    charge = {"name": "training", "noise_multiplier": 1.0, "sensitivity": 1.0, "count": 1, "sampling": 1.0}
+    charges = [charge | {"split": "train"}]
+
+    def said(**more: Any) -> str:
+        return changed(made, lambda raw: raw["epsilon"].update(two | {"charges": charges} | more))
+
+    less = said(coordinator_noise=0.5)
+    assert "in five against the coordinator, against the helper" in less
+    assert "which bounds ε against the coordinator and not the ε 1.97 against the helper" in less
+    assert "A phone with the usual yearly cap (ρ .5) would not take part: one plan costs it ρ 2." in less
+    assert re.search(r"Noise z is the helper(&#39;|')s noise, as its standard deviation", less)
+    assert "the coordinator adds 0.5000 times that." in less
+    equal = said(coordinator_noise=1.0, helper=0.98)
+    assert "takes part once a year" in equal and "the coordinator adds as much again." in equal
+    assert "which bounds ε" not in equal and "against the helper" in equal
+    central = said(mode="central", helper=None, helper_reason="none takes part", coordinator_noise=1.0)
+    assert "in five against whoever reads releases" in central and "the coordinator adds" not in central
+
+
+def test_a_summary_that_does_not_say_the_share_of_noise_is_not_guessed_at(made: Any) -> None:
+    text = changed(
+        made, lambda raw: raw["epsilon"].update({"mode": "helper"}) or raw["epsilon"].pop("coordinator_noise")
+    )
+    assert "yearly cap" not in text and "the coordinator adds its own." in text

@@ -153,6 +153,7 @@ def test_a_certificate_of_another_key(tmp_path: Path) -> None:
 def test_log_and_ledger_of_a_helper_that_never_served(tmp_path: Path) -> None:
     run("init", tmp_path / "h")
     assert json.loads(run("log", tmp_path / "h", "--json").output) == {"entries": []}
+    assert "coordinator" not in run("ledger", tmp_path / "h").output  # nothing to explain
     assert json.loads(run("ledger", tmp_path / "h", "--json").output) == {"plans": []}
 
 
@@ -180,7 +181,9 @@ def test_log_and_ledger_say_every_decision(bench: Bench) -> None:
         "budget": 4.0,
         "delta": 1e-5,
     }
-    assert "0.4344" in run("ledger", bench.home.path).output
+    told = run("ledger", bench.home.path).output
+    assert "0.4344" in told and "ε is what the coordinator may learn" in told
+    assert "coordinator_noise is below 1" in told and "the helper may learn more" in told
 
 
 def test_help_has_examples() -> None:
